@@ -1,0 +1,200 @@
+// A mapped device: a name, two table slots, and the way of a bio through the live one.
+//
+// Threads. submit() and what it calls run on any thread and never block. Control operations may
+// block; they take control_mutex_ and so run one at a time per device. Lock order: control_mutex_
+// of the device above, then of the device below, then the engine's mutex, then deferred_mutex_.
+//
+// Invariants
+//  1. A bio inside the device is counted in counters_ from enter to pop_frame; while anything is
+//  counted, the
+//     live table stays.
+//  2. holds_ > 0: no bio enters (kBioInternal excepted); they queue on deferred_ in order.
+//  3. live_ is changed only with holds_ > 0 and nothing in flight.
+//
+// Crash: a mapped device keeps nothing on media of its own.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/block_device.h"
+#include "engine/io_counters.h"
+#include "engine/table.h"
+
+namespace mapperfs {
+
+class Engine;
+class StatsRegions;
+
+struct SuspendOptions {
+  bool noflush = false;  // targets may push bios back instead of completing them
+  bool nolockfs =
+      false;  // taken for the kernel's sake: a file has no file system above it to freeze
+  // Asked now and then while bios drain; true gives the suspend up with EINTR.
+  std::function<bool()> interrupted;
+};
+
+struct Geometry {
+  std::uint64_t cylinders = 0;
+  std::uint64_t heads = 0;
+  std::uint64_t sectors = 0;
+  std::uint64_t start = 0;
+};
+
+class MappedDevice final : public BlockDevice, public TargetHost {
+ public:
+  MappedDevice(Engine& engine, std::uint64_t serial, unsigned minor, std::string name,
+               std::string uuid);
+  ~MappedDevice() override;
+
+  // BlockDevice
+  void submit(Bio& bio) noexcept override;
+  [[nodiscard]] sector_t size_sectors() const override {
+    return size_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] QueueLimits limits() const override;
+  [[nodiscard]] std::string table_name() const override { return name(); }
+  [[nodiscard]] std::string numbers() const override;
+  [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override;
+  [[nodiscard]] bool is_memory() const override;
+
+  // TargetHost
+  void table_event() override;
+  void log(std::string_view sentence) override;
+  [[nodiscard]] bool noflush_suspending() const override {
+    return noflush_suspending_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] std::string name() const override;
+  [[nodiscard]] MappedDevice& mapped_device() override { return *this; }
+
+  // Identity. The serial is never used twice in an engine's life.
+  [[nodiscard]] std::uint64_t serial() const { return serial_; }
+  [[nodiscard]] unsigned minor() const { return minor_; }
+  [[nodiscard]] std::string uuid() const;
+
+  // Control operations: core.md sections 3 and 4 say what each does and which errno it gives.
+  Status load(std::span<const TableLine> lines, DeviceMode mode);
+  Status clear();
+  Status suspend(const SuspendOptions& options);
+  Status resume(const SuspendOptions& options);
+  Result<std::string> message(sector_t sector, std::span<const std::string_view> argv);
+  Status set_geometry(const Geometry& geometry);
+  // Replaces the live table by `error` of the same size (wipe_table, remove --force).
+  Status wipe_table(const SuspendOptions& options);
+
+  enum class Slot : std::uint8_t { kLive, kInactive };
+  struct StatusLine {
+    sector_t start = 0;
+    sector_t len = 0;
+    std::string type;
+    std::string words;
+  };
+  // The lines of a table, or none where that slot is empty.
+  [[nodiscard]] std::vector<StatusLine> table_lines(Slot slot, bool show_keys) const;
+  [[nodiscard]] std::vector<StatusLine> status_lines(Slot slot, bool noflush) const;
+  // What the slot's table stands on, most recently opened first: word, numbers.
+  struct Dependency {
+    std::string numbers;
+    std::string name;
+  };
+  [[nodiscard]] std::vector<Dependency> dependencies(Slot slot) const;
+
+  struct Info {
+    bool live = false;
+    bool inactive = false;
+    bool suspended = false;
+    bool read_only = false;
+    bool deferred_remove = false;
+    int open_count = 0;
+    std::uint32_t event_nr = 0;
+    std::size_t targets = 0;
+    sector_t size = 0;
+  };
+  [[nodiscard]] Info info() const;
+  [[nodiscard]] std::uint32_t event_nr() const { return event_nr_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool read_only() const { return read_only_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool removed() const { return removed_.load(std::memory_order_acquire); }
+  [[nodiscard]] IoSums io_sums() const { return counters_.sums(); }
+
+  // Keeps every other bio out while `work` runs with nothing in flight; the bios that `work`
+  // submits carry kBioInternal. Waits while the device is suspended. For read-modify-write of a
+  // part of a sector, and for statistics regions. False: the device was removed first. Blocks; not
+  // for queue threads.
+  bool run_exclusive(const std::function<void()>& work);
+
+  // Statistics regions (@stats_ messages) account bios while this is not null; engine/stats.h.
+  void set_stats(StatsRegions* stats);
+  StatsRegions& stats() { return *stats_owner_; }
+
+ private:
+  friend class Bio;
+  friend class Engine;
+  friend class Splitter;
+
+  // The way of a bio: engine/bio_path.cc. Returns true when the bio goes on to bio.dev.
+  bool enter(Bio& bio) noexcept;
+  friend void submit_bio(Bio& bio) noexcept;
+  bool map_one(Bio& bio, Target& target) noexcept;
+  void start_split(Bio& bio, const Table& table) noexcept;
+  void defer(Bio& bio) noexcept;
+  void leave(IoCounters::Slot& slot) noexcept;
+  // Pops the bio's innermost frame. False: someone else holds the bio now.
+  static bool pop_frame(Bio& bio) noexcept;
+  void account(const Frame& frame, const Bio& bio, IoCounters::Slot& slot) noexcept;
+
+  // Holding bios back: mapped_device.cc.
+  void hold();
+  void release();
+  bool wait_idle(const std::function<bool()>& interrupted);
+  Status suspend_locked(const SuspendOptions& options);
+  Status resume_locked(const SuspendOptions& options);
+  void swap_tables();
+  // Called by the engine after the name is gone and nothing is open.
+  void destroy();
+  [[nodiscard]] const Table* slot_table(Slot slot) const;
+
+  Engine& engine_;
+  const std::uint64_t serial_;
+  const unsigned minor_;
+
+  // The way of a bio reads these two together.
+  std::atomic<Table*> live_{nullptr};
+  std::atomic<std::uint32_t> holds_{0};
+  std::atomic<bool> discard_off_{false};       // a device below said kTargetError
+  std::atomic<bool> write_zeroes_off_{false};  //
+  std::atomic<StatsRegions*> stats_{nullptr};
+  IoCounters counters_;
+
+  std::atomic<sector_t> size_{0};
+  std::atomic<bool> read_only_{false};
+  std::atomic<bool> noflush_suspending_{false};
+  std::atomic<bool> removed_{false};
+  std::atomic<bool> suspended_{false};
+  std::atomic<std::uint32_t> event_nr_{0};
+
+  mutable std::mutex control_mutex_;
+  std::unique_ptr<Table> live_owner_;   // control_mutex_
+  std::unique_ptr<Table> inactive_;     // control_mutex_
+  std::condition_variable resumed_cv_;  // with control_mutex_: suspended_ fell or removed_ rose
+  Geometry geometry_;                   // control_mutex_
+  std::unique_ptr<StatsRegions> stats_owner_;
+
+  std::mutex deferred_mutex_;
+  BioList deferred_;                 // deferred_mutex_
+  std::condition_variable idle_cv_;  // with deferred_mutex_
+
+  // Under the engine's mutex.
+  std::string name_;
+  std::string uuid_;
+  int open_count_ = 0;
+  bool deferred_remove_ = false;
+  std::vector<BlockDevice*> live_deps_;
+  std::vector<BlockDevice*> inactive_deps_;
+};
+
+}  // namespace mapperfs

@@ -1,0 +1,115 @@
+// A table: targets that lie end to end from sector 0. Constant once it is built.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/block_device.h"
+#include "engine/limits.h"
+#include "engine/status.h"
+#include "engine/target.h"
+#include "engine/target_args.h"
+
+namespace mapperfs {
+
+// Most targets of a table (DM_MAX_TARGETS of drivers/md/dm.h).
+inline constexpr std::size_t kMaxTargets = 1048576;
+// Longest name of a target type, in bytes (DM_MAX_TYPE_NAME less its NUL).
+inline constexpr std::size_t kMaxTypeName = 15;
+
+// One line of a table, not yet understood. `args` is as it was written, backslashes and all.
+struct TableLine {
+  sector_t start = 0;
+  sector_t len = 0;
+  std::string type;
+  std::string args;
+};
+
+// "START LEN TYPE ARGS". EINVAL with a sentence where a field is missing or no number.
+Result<TableLine> parse_table_line(std::string_view text);
+
+// Target types by name, in order of registration. Built once at start, constant afterwards.
+class TargetRegistry {
+ public:
+  void add(const TargetType& type) { types_.push_back(&type); }
+  [[nodiscard]] const TargetType* find(std::string_view name) const;
+  [[nodiscard]] std::span<const TargetType* const> types() const { return types_; }
+
+ private:
+  std::vector<const TargetType*> types_;
+};
+
+class Table {
+ public:
+  struct Options {
+    DeviceMode mode = DeviceMode::kReadWrite;
+    TargetHost* host = nullptr;
+    Env* env = nullptr;
+    const TargetRegistry* registry = nullptr;
+    DeviceOpener* opener = nullptr;
+  };
+
+  // Builds targets and checks the table as a whole (core.md section 2). On failure every device
+  // that a constructor opened is let go. Control threads.
+  static Result<std::unique_ptr<Table>> load(std::span<const TableLine> lines,
+                                             const Options& options);
+  ~Table();
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+
+  [[nodiscard]] sector_t size() const { return size_; }
+  [[nodiscard]] DeviceMode mode() const { return mode_; }
+  [[nodiscard]] const QueueLimits& limits() const { return limits_; }
+  [[nodiscard]] std::span<const std::unique_ptr<Target>> targets() const { return targets_; }
+  // The target that holds `sector`, which is below size(). Queue threads.
+  [[nodiscard]] Target& find(sector_t sector) const noexcept {
+    if (targets_.size() == 1) [[likely]] {
+      return *targets_.front();
+    }
+    return find_among_many(sector);
+  }
+  // The only target, or null where there are several.
+  [[nodiscard]] Target* single() const { return single_; }
+  // Where every target says flush_bypasses_map: the distinct devices to flush instead of mapping.
+  [[nodiscard]] std::span<BlockDevice* const> flush_devices() const { return flush_devices_; }
+  [[nodiscard]] bool flush_bypasses_map() const { return flush_bypasses_map_; }
+  // Flush bios of all targets together.
+  [[nodiscard]] std::size_t flush_bios() const { return flush_bios_; }
+  // The type that every later table must have, or null.
+  [[nodiscard]] const TargetType* immutable_type() const { return immutable_type_; }
+  // Distinct devices in order of first opening.
+  [[nodiscard]] std::span<BlockDevice* const> devices() const { return devices_; }
+
+  // Calls the targets in order; control threads. preresume stops at the first failure.
+  void presuspend() const;
+  void presuspend_undo() const;
+  void postsuspend() const;
+  [[nodiscard]] Status preresume() const;
+  void resume() const;
+
+ private:
+  class Builder;
+  class OpenedDevices;
+  Table() = default;
+  [[nodiscard]] Target& find_among_many(sector_t sector) const noexcept;
+
+  std::vector<std::unique_ptr<Target>> targets_;
+  // Buckets of equal width over the table, each the index of the target that holds its first
+  // sector: a look-up goes to its bucket and searches between that target and the next bucket's.
+  std::vector<std::uint32_t> buckets_;
+  std::vector<sector_t> ends_;
+  unsigned bucket_shift_ = 0;
+  sector_t size_ = 0;
+  Target* single_ = nullptr;
+  DeviceMode mode_ = DeviceMode::kReadWrite;
+  QueueLimits limits_;
+  std::vector<BlockDevice*> flush_devices_;
+  std::vector<BlockDevice*> devices_;
+  bool flush_bypasses_map_ = false;
+  std::size_t flush_bios_ = 0;
+  const TargetType* immutable_type_ = nullptr;
+};
+
+}  // namespace mapperfs
