@@ -4,13 +4,15 @@
 trap 'rm -rf "$SCRATCH"' EXIT
 install_deps=$TREE/tools/install-deps
 
-# A dpkg that has every package but those named in MISSING, and an apt-get that keeps its words.
+# A dpkg that has every package but those named in MISSING, failing for them as it does, and an apt-get that keeps its words.
 fake dpkg-query <<'END'
 shift 2
+code=0
 for package; do
-  case " $MISSING " in *" $package "*) continue ;; esac
+  case " $MISSING " in *" $package "*) code=1 && continue ;; esac
   printf 'ii %s\n' "$package"
 done
+exit $code
 END
 fake apt-get <<'END'
 printf '%s\n' "$*" >>"$APT_LOG"
