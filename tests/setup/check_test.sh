@@ -65,7 +65,7 @@ expect 'fails when a test leaves a process' 1 'process: [0-9]+ sleep 987' \
   "$top/tools/check" --only release
 left=$(for environment in /proc/[0-9]*/environ; do
   pid=${environment//[!0-9]/}
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -x 'sleep 987 '
+  tr "\0" " " 2>/dev/null <"/proc/$pid/cmdline" | grep -x 'sleep 987 '
 done)
 expect_empty 'ends the process that a test left' "$left"
 
