@@ -133,6 +133,7 @@ class Bio {
 
  private:
   friend class MappedDevice;
+  friend class PieceJoin;
   friend class Queue;
   Frame* frame_ = nullptr;  // innermost mapped device that the bio is inside of
   Queue* home_ = nullptr;   // pool it came from; null for a bio that its owner keeps

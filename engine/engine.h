@@ -126,7 +126,7 @@ class Engine {
 
   // engine_mutex_ held.
   [[nodiscard]] std::shared_ptr<MappedDevice> find_locked(const std::string& name) const;
-  Status unlink_locked(MappedDevice& device);
+  void unlink_locked(MappedDevice& device);
   // Records what a table of `device` stands on, or refuses a cycle or a stack too deep.
   Status set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
                           std::vector<BlockDevice*> deps);
@@ -134,6 +134,11 @@ class Engine {
   [[nodiscard]] unsigned depth_below_locked(const MappedDevice& device,
                                             const MappedDevice* forbidden, bool& cycle) const;
   void drop_open(MappedDevice& device);
+  // After unlink_locked(), without the mutex: drains and destroys the device, tells who waits for
+  // it.
+  void finish_removal(MappedDevice& device);
+  // "1000:N" as a mapped device's numbers are printed.
+  static bool parse_mapped_number(const std::string& word, unsigned& minor);
   void notify_event(MappedDevice& device);
 
   Env& env_;

@@ -1,8 +1,10 @@
 // A mapped device: a name, two table slots, and the way of a bio through the live one.
 //
 // Threads. submit() and what it calls run on any thread and never block. Control operations may
-// block; they take control_mutex_ and so run one at a time per device. Lock order: control_mutex_
-// of the device above, then of the device below, then the engine's mutex, then deferred_mutex_.
+// block. Suspend, resume, remove and run_exclusive() take control_mutex_ and so run one at a time;
+// loads, messages and queries do not wait for them: they take table_mutex_, which is held for no
+// wait on I/O in flight. Lock order: control_mutex_, table_mutex_ (of the device above before those
+// of the device below), then the engine's mutex, then deferred_mutex_.
 //
 // Invariants
 //  1. A bio inside the device is counted in counters_ from enter to pop_frame; while anything is
@@ -19,6 +21,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -61,7 +64,6 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   [[nodiscard]] std::string table_name() const override { return name(); }
   [[nodiscard]] std::string numbers() const override;
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override;
-  [[nodiscard]] bool is_memory() const override;
 
   // TargetHost
   void table_event() override;
@@ -134,18 +136,20 @@ class MappedDevice final : public BlockDevice, public TargetHost {
  private:
   friend class Bio;
   friend class Engine;
-  friend class Splitter;
+  friend class PieceJoin;
 
   // The way of a bio: engine/bio_path.cc. Returns true when the bio goes on to bio.dev.
   bool enter(Bio& bio) noexcept;
   friend void submit_bio(Bio& bio) noexcept;
-  bool map_one(Bio& bio, Target& target) noexcept;
-  void start_split(Bio& bio, const Table& table) noexcept;
+  bool route(Bio& bio, const Table& table) noexcept;
+  bool route_data(Bio& bio, const Table& table) noexcept;
+  bool route_flush(Bio& bio, const Table& table) noexcept;
+  bool route_abnormal(Bio& bio, const Table& table) noexcept;
+  bool map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept;
   void defer(Bio& bio) noexcept;
   void leave(IoCounters::Slot& slot) noexcept;
   // Pops the bio's innermost frame. False: someone else holds the bio now.
-  static bool pop_frame(Bio& bio) noexcept;
-  void account(const Frame& frame, const Bio& bio, IoCounters::Slot& slot) noexcept;
+  static bool pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept;
 
   // Holding bios back: mapped_device.cc.
   void hold();
@@ -153,10 +157,13 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   bool wait_idle(const std::function<bool()>& interrupted);
   Status suspend_locked(const SuspendOptions& options);
   Status resume_locked(const SuspendOptions& options);
-  void swap_tables();
+  std::unique_ptr<Table> swap_in_inactive();
   // Called by the engine after the name is gone and nothing is open.
   void destroy();
-  [[nodiscard]] const Table* slot_table(Slot slot) const;
+  // table_mutex_ held.
+  [[nodiscard]] const Table* slot_table(Slot slot) const {
+    return slot == Slot::kLive ? live_owner_.get() : inactive_.get();
+  }
 
   Engine& engine_;
   const std::uint64_t serial_;
@@ -177,11 +184,12 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   std::atomic<bool> suspended_{false};
   std::atomic<std::uint32_t> event_nr_{0};
 
-  mutable std::mutex control_mutex_;
-  std::unique_ptr<Table> live_owner_;   // control_mutex_
-  std::unique_ptr<Table> inactive_;     // control_mutex_
+  std::mutex control_mutex_;
   std::condition_variable resumed_cv_;  // with control_mutex_: suspended_ fell or removed_ rose
-  Geometry geometry_;                   // control_mutex_
+  mutable std::shared_mutex table_mutex_;
+  std::unique_ptr<Table> live_owner_;  // table_mutex_
+  std::unique_ptr<Table> inactive_;    // table_mutex_
+  Geometry geometry_;                  // table_mutex_
   std::unique_ptr<StatsRegions> stats_owner_;
 
   std::mutex deferred_mutex_;

@@ -91,7 +91,6 @@ class Table {
 
  private:
   class Builder;
-  class OpenedDevices;
   Table() = default;
   [[nodiscard]] Target& find_among_many(sector_t sector) const noexcept;
 

@@ -1,0 +1,451 @@
+#include "engine/mapped_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+#include "engine/engine.h"
+#include "engine/stats.h"
+
+namespace mapperfs {
+
+namespace {
+
+// How long a drain sleeps before it looks again by itself: a bio that left without seeing the hold
+// does not wake it.
+constexpr std::chrono::microseconds kDrainPoll{200};
+
+// Table lines and messages open devices through the engine, on behalf of one mapped device.
+class EngineOpener final : public DeviceOpener {
+ public:
+  EngineOpener(Engine& engine, MappedDevice& device) : engine_(engine), device_(device) {}
+  Result<DevRef> open(const std::string& word, DeviceMode mode) override {
+    return engine_.open_word(word, mode, device_);
+  }
+
+ private:
+  Engine& engine_;
+  MappedDevice& device_;
+};
+
+bool may_replace_immutable(const Table& table) {
+  return std::any_of(table.targets().begin(), table.targets().end(), [](const auto& target) {
+    return (target->ti().type->flags & kTargetWildcard) != 0;
+  });
+}
+
+}  // namespace
+
+MappedDevice::MappedDevice(Engine& engine, std::uint64_t serial, unsigned minor, std::string name,
+                           std::string uuid)
+    : BlockDevice(this),
+      engine_(engine),
+      serial_(serial),
+      minor_(minor),
+      stats_owner_(std::make_unique<StatsRegions>(*this, engine.env())),
+      name_(std::move(name)),
+      uuid_(std::move(uuid)) {}
+
+MappedDevice::~MappedDevice() { MFS_ASSERT(deferred_.empty()); }
+
+QueueLimits MappedDevice::limits() const {
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  return live_owner_ != nullptr ? live_owner_->limits() : QueueLimits();
+}
+
+std::string MappedDevice::numbers() const { return fmt::format("{}:{}", kMapperMajor, minor_); }
+
+Extent MappedDevice::extent(sector_t sector, sector_t max) const {
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  if (live_owner_ == nullptr || sector >= live_owner_->size()) {
+    return {max, false};
+  }
+  const Target& target = live_owner_->find(sector);
+  return target.extent(sector, std::min(max, target.end() - sector));
+}
+
+void MappedDevice::table_event() {
+  event_nr_.fetch_add(1, std::memory_order_acq_rel);
+  engine_.notify_event(*this);
+}
+
+void MappedDevice::log(std::string_view sentence) {
+  engine_.log().add(fmt::format("{}: {}", name(), sentence));
+}
+
+std::string MappedDevice::name() const {
+  const std::lock_guard<std::mutex> lock(engine_.mutex_);
+  return name_;
+}
+
+std::string MappedDevice::uuid() const {
+  const std::lock_guard<std::mutex> lock(engine_.mutex_);
+  return uuid_;
+}
+
+void MappedDevice::set_stats(StatsRegions* stats) {
+  stats_.store(stats, std::memory_order_release);
+}
+
+Status MappedDevice::load(std::span<const TableLine> lines, DeviceMode mode) {
+  EngineOpener opener(engine_, *this);
+  Table::Options options;
+  options.mode = mode;
+  options.host = this;
+  options.env = &engine_.env();
+  options.registry = &engine_.registry();
+  options.opener = &opener;
+  Result<std::unique_ptr<Table>> table = Table::load(lines, options);
+  if (!table.ok()) {
+    return table.status();
+  }
+  std::unique_ptr<Table> old;
+  {
+    const std::unique_lock<std::shared_mutex> lock(table_mutex_);
+    if (removed()) {
+      return {ENXIO, "the device is being removed"};
+    }
+    const TargetType* fixed = live_owner_ != nullptr ? live_owner_->immutable_type() : nullptr;
+    if (fixed != nullptr && (*table)->immutable_type() != fixed &&
+        !may_replace_immutable(**table)) {
+      return {EINVAL, fmt::format("can't replace immutable target type {}", fixed->name)};
+    }
+    const std::span<BlockDevice* const> devices = (*table)->devices();
+    if (Status status =
+            engine_.set_dependencies(*this, Slot::kInactive, {devices.begin(), devices.end()});
+        !status.ok()) {
+      return status;
+    }
+    old = std::exchange(inactive_, table.take());
+  }
+  return {};
+}
+
+Status MappedDevice::clear() {
+  std::unique_ptr<Table> old;
+  const std::unique_lock<std::shared_mutex> lock(table_mutex_);
+  if (removed()) {
+    return {ENXIO, "the device is being removed"};
+  }
+  old = std::move(inactive_);
+  return engine_.set_dependencies(*this, Slot::kInactive, {});
+}
+
+// Holding bios back ------------------------------------------------------------------------------
+
+void MappedDevice::hold() {
+  holds_.fetch_add(1, std::memory_order_seq_cst);
+  heavy_barrier();
+}
+
+void MappedDevice::release() {
+  BioList list;
+  {
+    const std::lock_guard<std::mutex> lock(deferred_mutex_);
+    if (holds_.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+      return;
+    }
+    list.swap(deferred_);
+  }
+  while (Bio* bio = list.pop_front()) {
+    submit_bio(*bio);
+  }
+}
+
+bool MappedDevice::wait_idle(const std::function<bool()>& interrupted) {
+  std::unique_lock<std::mutex> lock(deferred_mutex_);
+  while (!counters_.idle()) {
+    if (interrupted && interrupted()) {
+      return false;
+    }
+    idle_cv_.wait_for(lock, kDrainPoll);
+  }
+  return true;
+}
+
+Status MappedDevice::suspend(const SuspendOptions& options) {
+  const std::lock_guard<std::mutex> lock(control_mutex_);
+  return suspend_locked(options);
+}
+
+Status MappedDevice::suspend_locked(const SuspendOptions& options) {
+  if (removed()) {
+    return {ENXIO, "the device is being removed"};
+  }
+  if (suspended_.load(std::memory_order_acquire)) {
+    return {};
+  }
+  // The live table changes only under control_mutex_, which is held: no table lock is needed, and
+  // a drain that takes long must not hold up queries.
+  const Table* table = live_.load(std::memory_order_acquire);
+  noflush_suspending_.store(options.noflush, std::memory_order_release);
+  if (table != nullptr) {
+    table->presuspend();
+  }
+  hold();
+  if (!wait_idle(options.interrupted)) {
+    if (table != nullptr) {
+      table->presuspend_undo();
+    }
+    noflush_suspending_.store(false, std::memory_order_release);
+    release();
+    return {EINTR, "interrupted while waiting for I/O in flight; the device runs on"};
+  }
+  if (table != nullptr) {
+    table->postsuspend();
+  }
+  suspended_.store(true, std::memory_order_release);
+  return {};
+}
+
+Status MappedDevice::resume(const SuspendOptions& options) {
+  const std::lock_guard<std::mutex> lock(control_mutex_);
+  return resume_locked(options);
+}
+
+Status MappedDevice::resume_locked(const SuspendOptions& options) {
+  if (removed()) {
+    return {ENXIO, "the device is being removed"};
+  }
+  bool swap = false;
+  {
+    const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+    swap = inactive_ != nullptr;
+  }
+  if (!swap && !suspended_.load(std::memory_order_acquire)) {
+    return {};
+  }
+  if (!swap && live_.load(std::memory_order_acquire) == nullptr) {
+    return {EINVAL, "cannot resume: the device has no table"};
+  }
+  std::unique_ptr<Table> old;
+  if (swap) {
+    if (Status status = suspend_locked(options); !status.ok()) {
+      return status;
+    }
+    old = swap_in_inactive();
+  }
+  const Table* table = live_.load(std::memory_order_acquire);
+  if (table == nullptr) {
+    return {EINVAL, "cannot resume: the inactive table was cleared meanwhile"};
+  }
+  if (Status status = table->preresume(); !status.ok()) {
+    return status;  // as the kernel: suspended, with the new table live
+  }
+  table->resume();
+  noflush_suspending_.store(false, std::memory_order_release);
+  suspended_.store(false, std::memory_order_release);
+  release();
+  resumed_cv_.notify_all();
+  return {};
+}
+
+// Nothing is in flight and nothing enters. The old table comes back, to be destroyed after the
+// resume.
+std::unique_ptr<Table> MappedDevice::swap_in_inactive() {
+  std::unique_ptr<Table> old;
+  bool resized = false;
+  {
+    const std::unique_lock<std::shared_mutex> lock(table_mutex_);
+    MFS_ASSERT(counters_.idle());
+    if (inactive_ == nullptr) {
+      return nullptr;  // cleared meanwhile
+    }
+    old = std::exchange(live_owner_, std::move(inactive_));
+    engine_.move_dependencies_live(*this);
+    live_.store(live_owner_.get(), std::memory_order_release);
+    read_only_.store(live_owner_->mode() == DeviceMode::kReadOnly, std::memory_order_release);
+    resized = size_.exchange(live_owner_->size(), std::memory_order_acq_rel) != live_owner_->size();
+    if (resized) {
+      geometry_ = {};
+    }
+    discard_off_.store(false, std::memory_order_relaxed);
+    write_zeroes_off_.store(false, std::memory_order_relaxed);
+  }
+  if (resized && engine_.observer_ != nullptr) {
+    engine_.observer_->device_resized(*this);
+  }
+  return old;
+}
+
+Status MappedDevice::wipe_table(const SuspendOptions& options) {
+  const sector_t size = size_sectors();
+  if (size == 0) {
+    return {EINVAL, "the device has no table to wipe"};
+  }
+  const TableLine line = {0, size, "error", ""};
+  const DeviceMode mode = read_only() ? DeviceMode::kReadOnly : DeviceMode::kReadWrite;
+  if (Status status = load({&line, 1}, mode); !status.ok()) {
+    return status;
+  }
+  return resume(options);
+}
+
+bool MappedDevice::run_exclusive(const std::function<void()>& work) {
+  std::unique_lock<std::mutex> lock(control_mutex_);
+  resumed_cv_.wait(lock, [this] { return !suspended_.load() || removed(); });
+  if (removed()) {
+    return false;
+  }
+  hold();
+  wait_idle({});
+  work();
+  release();
+  return true;
+}
+
+void MappedDevice::destroy() {
+  removed_.store(true, std::memory_order_release);
+  resumed_cv_.notify_all();
+  std::unique_ptr<Table> live;
+  std::unique_ptr<Table> inactive;
+  {
+    const std::lock_guard<std::mutex> control(control_mutex_);
+    const Table* table = live_.load(std::memory_order_acquire);
+    if (!suspended_.load(std::memory_order_acquire)) {
+      if (table != nullptr) {
+        table->presuspend();
+      }
+      hold();
+      wait_idle({});
+      if (table != nullptr) {
+        table->postsuspend();
+      }
+    }
+    const std::unique_lock<std::shared_mutex> lock(table_mutex_);
+    live_.store(nullptr, std::memory_order_release);
+    live = std::move(live_owner_);
+    inactive = std::move(inactive_);
+  }
+  BioList list;
+  {
+    const std::lock_guard<std::mutex> lock(deferred_mutex_);
+    list.swap(deferred_);
+  }
+  while (Bio* bio = list.pop_front()) {
+    bio->end_io(BlkStatus::kIoError);
+  }
+}
+
+// Messages and queries ---------------------------------------------------------------------------
+
+Result<std::string> MappedDevice::message(sector_t sector, std::span<const std::string_view> argv) {
+  if (argv.empty() || argv.front().empty()) {
+    return Status(EINVAL, "Empty message received.");
+  }
+  if (argv.front() == "@cancel_deferred_remove") {
+    if (argv.size() != 1) {
+      return Status(EINVAL, fmt::format("Invalid arguments for @cancel_deferred_remove: {} words, "
+                                        "it takes none",
+                                        argv.size() - 1));
+    }
+    if (Status status = engine_.cancel_deferred_remove(name()); !status.ok()) {
+      return status;
+    }
+    return std::string();
+  }
+  if (argv.front().starts_with("@stats_")) {
+    return stats_owner_->message(argv);
+  }
+  if (argv.front().front() == '@') {
+    return Status(EINVAL, fmt::format("Unsupported message sent to DM core: {}", argv.front()));
+  }
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  if (removed()) {
+    return Status(ENXIO, "the device is being removed");
+  }
+  if (live_owner_ == nullptr) {
+    return Status(EINVAL, "The device has no table.");
+  }
+  if (sector >= live_owner_->size()) {
+    return Status(EINVAL, fmt::format("Target message sector outside device: {} is not below {}",
+                                      sector, live_owner_->size()));
+  }
+  Target& target = live_owner_->find(sector);
+  Result<std::string> reply = target.message(argv);
+  if (!reply.ok()) {
+    return reply.status().with_context(target.ti().type->name);
+  }
+  return reply;
+}
+
+Status MappedDevice::set_geometry(const Geometry& geometry) {
+  const std::unique_lock<std::shared_mutex> lock(table_mutex_);
+  if (live_owner_ == nullptr) {
+    return {ENXIO, "setgeometry: the device has no table"};
+  }
+  if (geometry.cylinders > 65535 || geometry.heads > 255 || geometry.sectors > 255) {
+    return {EINVAL, fmt::format("Geometry exceeds range limits: {} cylinders (at most 65535), {} "
+                                "heads (255), {} sectors (255)",
+                                geometry.cylinders, geometry.heads, geometry.sectors)};
+  }
+  const std::uint64_t sectors = geometry.cylinders * geometry.heads * geometry.sectors;
+  if (geometry.start > sectors) {
+    return {EINVAL, fmt::format("Start sector is beyond the geometry limits: {} is above {}",
+                                geometry.start, sectors)};
+  }
+  geometry_ = geometry;
+  return {};
+}
+
+std::vector<MappedDevice::StatusLine> MappedDevice::table_lines(Slot slot, bool show_keys) const {
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  std::vector<StatusLine> lines;
+  if (const Table* table = slot_table(slot)) {
+    lines.reserve(table->targets().size());
+    for (const auto& target : table->targets()) {
+      lines.push_back({target->begin(), target->ti().len, std::string(target->ti().type->name),
+                       target->table(show_keys)});
+    }
+  }
+  return lines;
+}
+
+std::vector<MappedDevice::StatusLine> MappedDevice::status_lines(Slot slot, bool noflush) const {
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  std::vector<StatusLine> lines;
+  if (const Table* table = slot_table(slot)) {
+    const bool keep = noflush || suspended_.load(std::memory_order_acquire);
+    lines.reserve(table->targets().size());
+    for (const auto& target : table->targets()) {
+      lines.push_back({target->begin(), target->ti().len, std::string(target->ti().type->name),
+                       target->status(keep)});
+    }
+  }
+  return lines;
+}
+
+std::vector<MappedDevice::Dependency> MappedDevice::dependencies(Slot slot) const {
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  std::vector<Dependency> dependencies;
+  if (const Table* table = slot_table(slot)) {
+    for (const BlockDevice* dev : table->devices()) {
+      dependencies.push_back({dev->numbers(), dev->table_name()});
+    }
+  }
+  std::reverse(dependencies.begin(), dependencies.end());
+  return dependencies;
+}
+
+MappedDevice::Info MappedDevice::info() const {
+  Info info;
+  {
+    const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+    info.live = live_owner_ != nullptr;
+    info.inactive = inactive_ != nullptr;
+    info.targets = info.live ? live_owner_->targets().size() : 0;
+  }
+  info.suspended = suspended_.load(std::memory_order_acquire);
+  info.read_only = read_only();
+  info.event_nr = event_nr();
+  info.size = size_sectors();
+  const std::lock_guard<std::mutex> lock(engine_.mutex_);
+  info.open_count = open_count_;
+  info.deferred_remove = deferred_remove_;
+  return info;
+}
+
+}  // namespace mapperfs

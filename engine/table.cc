@@ -1,0 +1,431 @@
+// Table: load, checks, limits, look-up (drivers/md/dm-table.c; reference core.md sections 2 and 8).
+#include "engine/table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <numeric>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace mapperfs {
+
+namespace {
+
+constexpr std::size_t kMaxBuckets = std::size_t{1} << 17;
+
+// Opens each word once for a table, and remembers the devices in the order opened.
+class CachingOpener final : public DeviceOpener {
+ public:
+  explicit CachingOpener(DeviceOpener& below) : below_(below) {}
+
+  Result<DevRef> open(const std::string& word, DeviceMode mode) override {
+    const std::string key = (mode == DeviceMode::kReadOnly ? "r" : "w") + word;
+    if (const auto it = opened_.find(key); it != opened_.end()) {
+      return it->second;
+    }
+    Result<DevRef> dev = below_.open(word, mode);
+    if (dev.ok()) {
+      opened_.emplace(key, *dev);
+      if (seen_.insert(dev->get()).second) {
+        order_.push_back(dev->get());
+      }
+    }
+    return dev;
+  }
+  [[nodiscard]] const std::vector<BlockDevice*>& order() const { return order_; }
+
+ private:
+  DeviceOpener& below_;
+  std::unordered_map<std::string, DevRef> opened_;
+  std::unordered_set<BlockDevice*> seen_;
+  std::vector<BlockDevice*> order_;
+};
+
+std::string errno_suffix(int error) { return fmt::format(" (-{})", errno_name(error)); }
+
+}  // namespace
+
+Result<TableLine> parse_table_line(std::string_view text) {
+  TableLine line;
+  std::size_t at = 0;
+  const auto next_word = [&]() -> std::string_view {
+    at = text.find_first_not_of(" \t", at);
+    if (at == std::string_view::npos) {
+      at = text.size();
+      return {};
+    }
+    const std::size_t from = at;
+    at = std::min(text.find_first_of(" \t", at), text.size());
+    return text.substr(from, at - from);
+  };
+  const std::string_view start = next_word();
+  const std::string_view len = next_word();
+  const std::string_view type = next_word();
+  if (type.empty()) {
+    return Status(EINVAL, fmt::format("table line \"{}\" has fewer than the three words START "
+                                      "LENGTH TARGET",
+                                      text.substr(0, 200)));
+  }
+  if (!parse_decimal(start, line.start)) {
+    return Status(EINVAL, fmt::format("start \"{}\" is not a decimal number of sectors", start));
+  }
+  if (!parse_decimal(len, line.len)) {
+    return Status(EINVAL, fmt::format("length \"{}\" is not a decimal number of sectors", len));
+  }
+  if (type.size() > kMaxTypeName) {
+    return Status(EINVAL, fmt::format("target type name {} is too long: {} bytes, at most {}",
+                                      type.substr(0, 64), type.size(), kMaxTypeName));
+  }
+  line.type = type;
+  at = std::min(text.find_first_not_of(" \t", at), text.size());
+  line.args = text.substr(at);
+  return line;
+}
+
+const TargetType* TargetRegistry::find(std::string_view name) const {
+  for (const TargetType* type : types_) {
+    if (type->name == name) {
+      return type;
+    }
+  }
+  return nullptr;
+}
+
+// Builds one table; the half-built one goes away with it when a step fails.
+class Table::Builder {
+ public:
+  explicit Builder(const Options& options) : options_(options), opener_(*options.opener) {}
+
+  Result<std::unique_ptr<Table>> build(std::span<const TableLine> lines) {
+    if (lines.empty()) {
+      return Status(EINVAL, "no targets specified: the table is empty");
+    }
+    if (lines.size() > kMaxTargets) {
+      return Status(EOVERFLOW, fmt::format("{} targets are more than a table holds ({})",
+                                           lines.size(), kMaxTargets));
+    }
+    table_->mode_ = options_.mode;
+    table_->targets_.reserve(lines.size());
+    for (const TableLine& line : lines) {
+      if (Status status = add(line); !status.ok()) {
+        return status;
+      }
+    }
+    table_->single_ = table_->targets_.size() == 1 ? table_->targets_.front().get() : nullptr;
+    table_->devices_ = opener_.order();
+    if (Status status = compute_limits(); !status.ok()) {
+      return status;
+    }
+    collect_flushes();
+    index();
+    return std::move(table_);
+  }
+
+ private:
+  Status add(const TableLine& line) {
+    const std::size_t number = table_->targets_.size() + 1;
+    const auto at_line = [number](const Status& status) {
+      return status.with_context(fmt::format("table line {}", number));
+    };
+    const TargetType* type = options_.registry->find(line.type);
+    if (Status status = check_place(line, type); !status.ok()) {
+      return at_line(status);
+    }
+    TargetInfo ti;
+    ti.begin = line.start;
+    ti.len = line.len;
+    ti.mode = options_.mode;
+    ti.host = options_.host;
+    ti.env = options_.env;
+    ti.type = type;
+    TargetArgs args(split_words(line.args), options_.mode, opener_);
+    Result<std::unique_ptr<Target>> target = type->ctr(ti, args);
+    if (!target.ok()) {
+      return at_line(Status(target.status().error(),
+                            fmt::format("{}: {}{}", line.type, target.status().message(),
+                                        errno_suffix(target.status().error()))));
+    }
+    MFS_ASSERT(!args.failed());
+    table_->targets_.push_back(target.take());
+    table_->size_ = line.start + line.len;
+    return {};
+  }
+
+  // The kernel's checks of dm_table_add_target(), in its order.
+  Status check_place(const TableLine& line, const TargetType* type) {
+    const Table& table = *table_;
+    if (singleton_ != nullptr) {
+      return {EINVAL, fmt::format("target type {} must appear alone in table", singleton_->name)};
+    }
+    if (line.len == 0) {
+      return {EINVAL, fmt::format("zero-length target: {} at sector {}", line.type, line.start)};
+    }
+    if (line.start + line.len < line.start || line.start + line.len > kMaxDeviceSectors) {
+      return {EINVAL, fmt::format("too large device: start {} and length {} pass {} sectors",
+                                  line.start, line.len, kMaxDeviceSectors)};
+    }
+    if (type == nullptr) {
+      return {EINVAL, fmt::format("{}: unknown target type", line.type)};
+    }
+    if ((type->flags & kTargetSingleton) != 0 && !table.targets_.empty()) {
+      return {EINVAL, fmt::format("{}: singleton target type must appear alone in table{}",
+                                  line.type, errno_suffix(EINVAL))};
+    }
+    if ((type->flags & kTargetAlwaysWriteable) != 0 && options_.mode == DeviceMode::kReadOnly) {
+      return {EINVAL, fmt::format("{}: target type may not be included in a read-only table{}",
+                                  line.type, errno_suffix(EINVAL))};
+    }
+    if (immutable_ != nullptr && immutable_ != type) {
+      return {EINVAL, fmt::format("{}: immutable target type {} cannot be mixed with other "
+                                  "target types{}",
+                                  line.type, immutable_->name, errno_suffix(EINVAL))};
+    }
+    if ((type->flags & kTargetImmutable) != 0) {
+      if (!table.targets_.empty() && immutable_ == nullptr) {
+        return {EINVAL, fmt::format("{}: immutable target type {} cannot be mixed with other "
+                                    "target types{}",
+                                    line.type, type->name, errno_suffix(EINVAL))};
+      }
+      immutable_ = type;
+      table_->immutable_type_ = type;
+    }
+    if (line.start != table.size_) {
+      return {EINVAL, fmt::format("{}: Gap in table: starts at sector {}, the table so far ends "
+                                  "at {}{}",
+                                  line.type, line.start, table.size_, errno_suffix(EINVAL))};
+    }
+    singleton_ = (type->flags & kTargetSingleton) != 0 ? type : nullptr;
+    return {};
+  }
+
+  Status check_area(const TargetDevice& area, const QueueLimits& limits) {
+    const sector_t size = device_size(*area.dev);
+    if (size == 0) {
+      return {};  // as the kernel: a device of size 0 is not checked
+    }
+    if (area.start >= size || area.start + area.len > size || area.start + area.len < area.start) {
+      return {EINVAL, fmt::format("{} too small for target: start={}, len={}, dev_size={}",
+                                  area.dev->display_name(), area.start, area.len, size)};
+    }
+    const sector_t block = limits.logical_block_size >> kSectorShift;
+    if (block > 1 && area.start % block != 0) {
+      return {EINVAL, fmt::format("start={} not aligned to h/w logical block size {} of {}",
+                                  area.start, limits.logical_block_size, area.dev->display_name())};
+    }
+    if (block > 1 && area.len % block != 0) {
+      return {EINVAL, fmt::format("len={} not aligned to h/w logical block size {} of {}", area.len,
+                                  limits.logical_block_size, area.dev->display_name())};
+    }
+    return {};
+  }
+
+  // A table of 100 000 lines over one file asks for its limits and size once.
+  const QueueLimits& device_limits(BlockDevice& dev) {
+    const auto [it, made] = limits_.try_emplace(&dev);
+    if (made) {
+      it->second = dev.limits();
+    }
+    return it->second;
+  }
+  sector_t device_size(BlockDevice& dev) {
+    const auto [it, made] = sizes_.try_emplace(&dev, 0);
+    if (made) {
+      it->second = dev.size_sectors();
+    }
+    return it->second;
+  }
+
+  // What one target and its devices allow together.
+  Status target_limits(const Target& target, QueueLimits& limits) {
+    limits = QueueLimits::stacking_defaults();
+    Status status;
+    bool any = false;
+    target.iterate_devices([&](const TargetDevice& area) {
+      if (!status.ok()) {
+        return;
+      }
+      any = true;
+      const QueueLimits& below = device_limits(*area.dev);
+      stack_limits(limits, below, area.start);
+      status = check_area(area, below);
+    });
+    if (!status.ok()) {
+      return status;
+    }
+    const TargetFeatures& features = target.features();
+    const bool can_discard =
+        features.num_discard_bios > 0 &&
+        (features.discards_supported || (any && limits.max_discard_sectors > 0));
+    if (!can_discard) {
+      limits.max_discard_sectors = 0;
+      limits.discard_zeroes = false;
+    } else if (limits.max_discard_sectors == 0) {
+      limits.max_discard_sectors = kUnlimitedSectors;  // the target takes them in itself
+    }
+    if (features.num_secure_erase_bios == 0 || !any) {
+      limits.max_secure_erase_sectors = 0;
+    }
+    if (features.num_write_zeroes_bios == 0) {
+      limits.max_write_zeroes_sectors = 0;
+    }
+    limits.write_cache = limits.write_cache || features.flush_supported;
+    target.io_hints(limits);
+    return {};
+  }
+
+  Status compute_limits() {
+    QueueLimits& all = table_->limits_;
+    all = QueueLimits::stacking_defaults();
+    std::vector<std::uint32_t> block_sizes;
+    for (const auto& target : table_->targets_) {
+      QueueLimits limits;
+      if (Status status = target_limits(*target, limits); !status.ok()) {
+        return status;
+      }
+      block_sizes.push_back(limits.logical_block_size);
+      stack_limits(all, limits, target->begin());
+    }
+    return check_borders(block_sizes);
+  }
+
+  // An aligned I/O that is cut where two lines meet must leave pieces legal for both (dm-table.c,
+  // validate_hardware_logical_block_alignment).
+  Status check_borders(const std::vector<std::uint32_t>& block_sizes) const {
+    const std::uint32_t largest = table_->limits_.logical_block_size;
+    if (largest <= kSectorBytes) {
+      return {};
+    }
+    const sector_t block = largest >> kSectorShift;
+    sector_t remainder = 0;  // sectors by which the current line's start misses a block
+    for (std::size_t i = 0; i < table_->targets_.size(); ++i) {
+      const Target& target = *table_->targets_[i];
+      const sector_t own = block_sizes[i] >> kSectorShift;
+      const bool starts_inside = remainder != 0 && remainder < target.ti().len;
+      if (starts_inside && ((block - remainder) % own != 0 || remainder % own != 0)) {
+        return misaligned(i, target, block_sizes[i]);
+      }
+      remainder = (target.end()) % block;
+    }
+    if (remainder != 0) {
+      const Target& last = *table_->targets_.back();
+      return misaligned(table_->targets_.size() - 1, last, largest);
+    }
+    return {};
+  }
+  static Status misaligned(std::size_t i, const Target& target, std::uint32_t block_size) {
+    return {EINVAL,
+            fmt::format("table line {} (start sect {} len {}) not aligned to h/w logical block "
+                        "size {}",
+                        i, target.begin(), target.ti().len, block_size)};
+  }
+
+  void collect_flushes() {
+    Table& table = *table_;
+    table.flush_bypasses_map_ = true;
+    std::unordered_set<BlockDevice*> seen;
+    for (const auto& target : table.targets_) {
+      table.flush_bios_ += target->features().num_flush_bios;
+      if (!target->features().flush_bypasses_map) {
+        table.flush_bypasses_map_ = false;
+        continue;
+      }
+      target->iterate_devices([&](const TargetDevice& area) {
+        if (seen.insert(area.dev).second) {
+          table.flush_devices_.push_back(area.dev);
+        }
+      });
+    }
+  }
+
+  void index() {
+    Table& table = *table_;
+    if (table.single_ != nullptr) {
+      return;
+    }
+    table.ends_.reserve(table.targets_.size());
+    for (const auto& target : table.targets_) {
+      table.ends_.push_back(target->end());
+    }
+    const std::size_t wanted = std::min(kMaxBuckets, std::bit_ceil(table.targets_.size() * 2));
+    while ((table.size_ >> table.bucket_shift_) >= wanted) {
+      ++table.bucket_shift_;
+    }
+    const std::size_t buckets = (table.size_ >> table.bucket_shift_) + 2;
+    table.buckets_.resize(buckets);
+    std::uint32_t target = 0;
+    const auto last = static_cast<std::uint32_t>(table.targets_.size() - 1);
+    for (std::size_t i = 0; i < buckets; ++i) {
+      const sector_t first = static_cast<sector_t>(i) << table.bucket_shift_;
+      while (target < last && table.ends_[target] <= first) {
+        ++target;
+      }
+      table.buckets_[i] = target;
+    }
+  }
+
+  const Options options_;
+  CachingOpener opener_;
+  std::unique_ptr<Table> table_{new Table};  // NOLINT: private constructor
+  const TargetType* immutable_ = nullptr;
+  const TargetType* singleton_ = nullptr;
+  std::unordered_map<BlockDevice*, QueueLimits> limits_;
+  std::unordered_map<BlockDevice*, sector_t> sizes_;
+};
+
+Result<std::unique_ptr<Table>> Table::load(std::span<const TableLine> lines,
+                                           const Options& options) {
+  Builder builder(options);
+  return builder.build(lines);
+}
+
+Table::~Table() {
+  // The last target first, as they were made the other way round.
+  while (!targets_.empty()) {
+    targets_.pop_back();
+  }
+}
+
+Target& Table::find_among_many(sector_t sector) const noexcept {
+  const std::size_t bucket = sector >> bucket_shift_;
+  const auto first = ends_.begin() + buckets_[bucket];
+  const auto last = ends_.begin() + buckets_[bucket + 1];
+  return *targets_[static_cast<std::size_t>(std::upper_bound(first, last, sector) - ends_.begin())];
+}
+
+void Table::presuspend() const {
+  for (const auto& target : targets_) {
+    target->presuspend();
+  }
+}
+
+void Table::presuspend_undo() const {
+  for (const auto& target : targets_) {
+    target->presuspend_undo();
+  }
+}
+
+void Table::postsuspend() const {
+  for (const auto& target : targets_) {
+    target->postsuspend();
+  }
+}
+
+Status Table::preresume() const {
+  for (const auto& target : targets_) {
+    if (Status status = target->preresume(); !status.ok()) {
+      return status.with_context(fmt::format("{}: preresume failed", target->ti().type->name));
+    }
+  }
+  return {};
+}
+
+void Table::resume() const {
+  for (const auto& target : targets_) {
+    target->resume();
+  }
+}
+
+}  // namespace mapperfs
