@@ -23,6 +23,7 @@ export PATH=$FAKES:$PATH MISSING='' APT_LOG=$SCRATCH/apt.log
 
 expect 'lists both sets' 0 '^librocksdb-dev$' "$install_deps" --list
 expect 'lists the test set' 0 '^fio$' "$install_deps" --test --list
+expect 'lists the contenders of the bench' 0 '^qemu-system-common$' "$install_deps" --bench --list
 expect_empty 'keeps the test set out of the build set' \
   "$("$install_deps" --build --list | grep -x fio)"
 expect 'is content when nothing is missing' 0 'all [0-9]+ packages' "$install_deps"
