@@ -12,8 +12,8 @@
 //  2. Once set, MappedDevice's pointer to its StatsRegions stays set: every start() gets its end().
 //
 // Threads. start() and end() run on queue threads: one uncontended lock of the thread's own shard
-// keeps the list of regions in place, counters are atomic. message() runs on control threads; it
-// takes every shard to change the list, in ascending order.
+// keeps the list of regions in place, counters are atomic. message() runs on control threads, any
+// number at once; it takes mutex_ and then, to change the list, every shard in ascending order.
 //
 // Limits: kMaxAreas areas a region, kMaxBuckets histogram buckets a region, a quarter of the
 // machine's memory for all regions of all devices.
@@ -57,8 +57,8 @@ class StatsRegions {
   // A bio entered the device: after its (counted) frame was pushed, with the bio's op and the
   // frame's sector and sectors as they came in. Queue threads.
   void start(const Bio& bio, Frame& frame) noexcept;
-  // The bio leaves: before its counted frame is popped. Takes the op from the bio. May be called on
-  // another thread than start(); needs no start() before. Queue threads.
+  // The bio leaves: before its counted frame is given back. Takes the op from the bio. May be
+  // called on another thread than start(); needs no start() before. Queue threads.
   void end(const Bio& bio, Frame& frame) noexcept;
 
   // True where there are no regions. Any thread.
@@ -67,7 +67,8 @@ class StatsRegions {
  private:
   struct Area;
   struct Region;
-  struct CreateWords;
+  struct RegionSpec;
+  struct IoPart;
   // A shard per group of queues: its lock keeps regions_ in place; the last position of its threads
   // tells merged bios (the kernel has one per CPU).
   struct alignas(kCacheLineBytes) Shard {
@@ -75,30 +76,30 @@ class StatsRegions {
     sector_t last_end = ~sector_t{0};
     bool last_write = false;
   };
-  class AllShards;
   static constexpr std::size_t kShards = 32;
+  using Shards = std::array<Shard, kShards>;
+  class AllShards;
 
+  // mutex_ held, in all of these.
   Result<std::string> create(std::span<const std::string_view> argv);
   Result<std::string> remove(std::span<const std::string_view> argv);
   Result<std::string> clear(std::span<const std::string_view> argv);
   Result<std::string> list(std::span<const std::string_view> argv);
   Result<std::string> print(std::span<const std::string_view> argv, bool and_clear);
   Result<std::string> set_aux(std::span<const std::string_view> argv);
-
-  Result<CreateWords> parse_create(std::span<const std::string_view> argv) const;
-  Result<int> add_region(CreateWords words);
-  // All shards held.
-  [[nodiscard]] Region* find(int id) const;
+  Result<std::unique_ptr<RegionSpec>> parse_create(std::span<const std::string_view> argv) const;
+  Result<Region*> find(std::string_view id);
 
   Shard& shard() noexcept;
 
   MappedDevice& md_;
   Env& env_;
-  std::array<Shard, kShards> shards_;
-  // By id. Changed with all shards held, read with one.
+  std::mutex mutex_;  // outermost: one message at a time
+  // Made with the first region and never changed after: most devices have none.
+  std::unique_ptr<Shards> shards_;
+  // By id. Changed with mutex_ and all shards held, read with mutex_ or one shard.
   std::vector<std::unique_ptr<Region>> regions_;
   std::uint32_t epoch_ = 0;             // as regions_: raised by each new region
-  bool any_precise_ = false;            // as regions_
   std::atomic<std::size_t> active_{0};  // how many regions_ has
 };
 
