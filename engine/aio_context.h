@@ -1,0 +1,168 @@
+// A libaio context: carries bios of one queue to files and disks and ends them when the kernel is
+// done.
+//
+// The way of a bio: submit() takes a slot (an iocb and what belongs to it) and hands it to the
+// kernel, at once or, between plug() and unplug(), with others in one system call. A bio that finds
+// no slot waits in a list and takes the first that comes free; nothing fails for want of room.
+// Completions are read from the ring that the kernel shares with us; a system call is made only to
+// wait.
+//
+// What the kernel does not take asynchronously (no context to be had, EINVAL for an operation that
+// it does not know, EAGAIN with nothing in flight that could make room) goes back to the device as
+// a whole, AioDevice::aio_refused(), to be done on a thread that may block.
+//
+// Who reaps. By default the context drives itself: a thread of its own, started with the first bio,
+// waits for completions and ends the bios there; what these completions submit goes through the
+// same context (AioContext::current()). A thread that wants to wait itself calls set_polled(true)
+// and then reap().
+//
+// Limits: kDepth bios in the kernel at once, kReapBatch completions and kSubmitBatch bios to a
+// system call. Blocking: io_submit() may wait inside the kernel where a file system has to
+// allocate blocks or the disk's request queue is full.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/bio.h"
+#include "engine/block_device.h"
+#include "engine/status.h"
+#include "engine/unique_fd.h"
+
+struct iocb;
+struct io_event;
+struct io_context;
+struct timespec;
+
+namespace mapperfs {
+
+// A device whose bios an AioContext carries. bio.dev is it while the context has the bio.
+class AioDevice : public BlockDevice {
+ public:
+  // The file for this bio: open with O_DIRECT for data. Any thread.
+  [[nodiscard]] virtual int aio_fd(const Bio& bio) const noexcept = 0;
+  // The transfer (or flush) is over; the device ends the bio. Any thread.
+  virtual void aio_end(Bio& bio, BlkStatus status) noexcept = 0;
+  // The kernel would not do it asynchronously: do all of it again, another way. Any thread.
+  virtual void aio_refused(Bio& bio) noexcept = 0;
+
+ protected:
+  AioDevice() = default;
+};
+
+// The system calls of a context, so that tests can put others in their place. As libaio's: they
+// answer -errno.
+struct AioSyscalls {
+  int (*setup)(int depth, ::io_context** context);
+  int (*destroy)(::io_context* context);
+  int (*submit)(::io_context* context, long count, ::iocb** list);
+  int (*getevents)(::io_context* context, long min, long max, ::io_event* events,
+                   ::timespec* timeout);
+  bool read_ring;  // the context is a ring of the kernel's that may be read
+};
+// Those of libaio.
+const AioSyscalls& real_aio_syscalls();
+
+// Threads: all methods but in_flight() belong to the thread that owns the context (its queue's),
+// submit() also to the reaper.
+class AioContext {
+ public:
+  static constexpr std::size_t kDepth = 256;
+  static constexpr std::size_t kSubmitBatch = 32;
+  static constexpr std::size_t kReapBatch = 64;
+
+  explicit AioContext(std::size_t depth = kDepth,
+                      const AioSyscalls& syscalls = real_aio_syscalls());
+  // Waits for every bio in it (reaps itself where it is polled).
+  ~AioContext();
+  AioContext(const AioContext&) = delete;
+  AioContext& operator=(const AioContext&) = delete;
+
+  // The context that the calling thread submits to: its queue's, or on a reaper that reaper's.
+  static AioContext& current() noexcept;
+
+  // Takes over a bio (kRead, kWrite with or without kBioFua, kFlush) whose dev is an AioDevice.
+  void submit(Bio& bio) noexcept;
+
+  // Between the two, bios are collected and go to the kernel in batches. They nest. The thread must
+  // not wait for a bio in between.
+  void plug() noexcept;
+  void unplug() noexcept;
+
+  // Who reaps: the owner by reap() (true) or a thread of the context's own. Waits for what is in
+  // flight first.
+  void set_polled(bool polled);
+  // Ends what has completed and returns how many; with `wait`, at least one if any is in flight.
+  // Only of a polled context.
+  int reap(bool wait) noexcept;
+  // An eventfd that becomes readable when something completed; reap() clears it. For an event loop
+  // of the owner; the first call makes it (-1: no descriptor left), later submissions use it.
+  int notify_fd();
+
+  // Bios inside, those that wait for a slot as well. Any thread.
+  [[nodiscard]] std::size_t in_flight() const;
+  // False where the system gives no context: every bio is refused. Made by the first call.
+  bool available();
+
+ private:
+  struct Slot;
+  // Slots on their way to the kernel, of one thread.
+  struct Batch {
+    std::vector<Slot*> slots;
+    unsigned plugs = 0;
+  };
+  enum class State : unsigned char { kNew, kReady, kMissing };
+
+  bool start();
+  bool start_reaper();
+  void stop_reaper();
+  void reaper_main();
+  [[nodiscard]] Batch& my_batch() noexcept;
+
+  void prepare(Slot& slot, Bio& bio) noexcept;
+  void aim(Slot& slot) noexcept;
+  void flush(Batch& batch) noexcept;
+  bool keep_for_later(Slot** slots, std::size_t count) noexcept;
+  void send_chunk(Slot** slots, std::size_t count, Batch& batch) noexcept;
+  void give_up(Slot& slot, int error, Batch& batch) noexcept;
+
+  std::size_t collect(::io_event* events, bool wait) noexcept;
+  std::size_t read_ring(::io_event* events) noexcept;
+  int end_events(const ::io_event* events, std::size_t count) noexcept;
+  bool complete(Slot& slot, long result, Batch& batch) noexcept;
+  void release(Slot& slot, bool was_in_kernel, Batch& batch) noexcept;
+  bool rescue_pending(Batch& batch) noexcept;
+  void drain();
+
+  const std::size_t depth_;
+  const AioSyscalls& syscalls_;
+  State state_ = State::kNew;
+  bool polled_ = false;
+  ::io_context* context_ = nullptr;
+  UniqueFd notify_;
+  UniqueFd wake_;  // an empty file: a read of it completes at once and wakes the reaper
+  std::unique_ptr<Slot[]> slots_;
+  Batch owner_batch_;
+  Batch reaper_batch_;
+  std::thread reaper_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable idle_cv_;  // with mutex_: nothing is inside any more
+  // Below: under mutex_.
+  std::vector<Slot*> free_;
+  // Invariant: empty while free_ is not.
+  BioList waiting_;
+  // The kernel had no room for these; they go again when something completes.
+  std::vector<Slot*> pending_;
+  // Accepted by io_submit() less completed. Below zero for the moment in which a completion
+  // overtakes the return of its io_submit().
+  long in_kernel_ = 0;
+  std::size_t inside_ = 0;  // bios: in slots and waiting
+  bool stop_ = false;
+};
+
+}  // namespace mapperfs

@@ -1,0 +1,29 @@
+#include "engine/thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <system_error>
+
+namespace mapperfs {
+
+std::thread start_thread(const std::string& name, std::function<void()> body) {
+  // The mask is inherited, so that there is no moment in which the new thread takes a signal.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread;
+  try {
+    thread = std::thread([short_name = name.substr(0, 15), run = std::move(body)] {
+      ::pthread_setname_np(::pthread_self(), short_name.c_str());
+      run();
+    });
+  } catch (const std::system_error&) {
+    // EAGAIN: a limit on threads or memory. The caller knows what to do without one.
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+}  // namespace mapperfs

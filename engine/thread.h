@@ -1,0 +1,14 @@
+// Threads of the engine: named, and deaf to signals, which belong to the daemon's own threads.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <thread>
+
+namespace mapperfs {
+
+// Starts a thread that runs `body`. `name` is cut to 15 bytes, the kernel's limit. An empty
+// (not joinable) thread where the system has none left.
+std::thread start_thread(const std::string& name, std::function<void()> body);
+
+}  // namespace mapperfs

@@ -1,0 +1,485 @@
+#include "engine/aio_context.h"
+
+#include <fcntl.h>
+#include <libaio.h>
+#include <linux/fs.h>
+#include <poll.h>
+
+#include <atomic>
+#include <cerrno>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "tests/engine/io_support.h"
+
+namespace mapperfs {
+namespace {
+
+using io_test::Buffer;
+using io_test::TempDir;
+using io_test::WaitBio;
+
+// A kernel by script. What a test does not say goes well.
+class FakeKernel {
+ public:
+  FakeKernel() { current = this; }
+  ~FakeKernel() { current = nullptr; }
+  FakeKernel(const FakeKernel&) = delete;
+  FakeKernel& operator=(const FakeKernel&) = delete;
+
+  static const AioSyscalls& syscalls() {
+    static const AioSyscalls kFake = {setup, destroy, submit, getevents, false};
+    return kFake;
+  }
+
+  int setup_result = 0;
+  std::deque<int> submits;   // results of the next io_submit() calls: >0 a most, <=0 as it is
+  std::deque<long> results;  // of the next completions; else the whole length
+  bool holds = false;        // nothing completes
+  int submit_calls = 0;
+  std::vector<::iocb> taken;  // copies, in order
+
+ private:
+  static int setup(int /*depth*/, ::io_context** context) {
+    *context = reinterpret_cast<::io_context*>(current);
+    return current->setup_result;
+  }
+  static int destroy(::io_context* /*context*/) { return 0; }
+  static int submit(::io_context* /*context*/, long count, ::iocb** list) {
+    ++current->submit_calls;
+    int take = static_cast<int>(count);
+    if (!current->submits.empty()) {
+      take = std::min(take, current->submits.front());
+      current->submits.pop_front();
+    }
+    for (int i = 0; i < take; ++i) {
+      current->taken.push_back(*list[i]);
+      current->queued_.push_back(list[i]);
+    }
+    return take;
+  }
+  static int getevents(::io_context* /*context*/, long /*min*/, long max, ::io_event* events,
+                       ::timespec* /*timeout*/) {
+    int count = 0;
+    while (!current->holds && count < max && !current->queued_.empty()) {
+      ::iocb* cb = current->queued_.front();
+      current->queued_.pop_front();
+      auto result = cb->aio_lio_opcode == IO_CMD_FDSYNC ? 0L : static_cast<long>(cb->u.c.nbytes);
+      if (!current->results.empty()) {
+        result = current->results.front();
+        current->results.pop_front();
+      }
+      events[count] = {};
+      events[count].data = cb->data;
+      events[count++].res = static_cast<unsigned long>(result);
+    }
+    return count;
+  }
+
+  static FakeKernel* current;
+  std::deque<::iocb*> queued_;
+};
+FakeKernel* FakeKernel::current = nullptr;
+
+// Ends bios as the context says and remembers which it refused.
+class Device final : public AioDevice {
+ public:
+  explicit Device(int fd = 77) : fd_(fd) {}
+  void submit(Bio& bio) noexcept override {
+    (context != nullptr ? *context : AioContext::current()).submit(bio);
+  }
+  [[nodiscard]] sector_t size_sectors() const override { return 1 << 20; }
+  [[nodiscard]] QueueLimits limits() const override { return {}; }
+  [[nodiscard]] std::string table_name() const override { return "device"; }
+  [[nodiscard]] int aio_fd(const Bio& /*bio*/) const noexcept override { return fd_; }
+  void aio_end(Bio& bio, BlkStatus status) noexcept override { bio.end_io(status); }
+  void aio_refused(Bio& bio) noexcept override {
+    ++refused;
+    bio.end_io(BlkStatus::kAgain);
+  }
+  AioContext* context = nullptr;
+  std::atomic<int> refused{0};
+
+ private:
+  const int fd_;
+};
+
+// A polled context over the script, and bios for it.
+class AioContextScript : public ::testing::Test {
+ protected:
+  explicit AioContextScript(std::size_t depth = 8) : context_(depth, FakeKernel::syscalls()) {
+    context_.set_polled(true);
+    device_.context = &context_;
+  }
+  WaitBio& read(sector_t sectors = 8, Op op = Op::kRead, int flags = 0) {
+    bios_.push_back(std::make_unique<WaitBio>(device_, op, 100, sectors,
+                                              op == Op::kFlush ? nullptr : data_.data(), flags));
+    return *bios_.back();
+  }
+  void reap_all() {
+    while (context_.in_flight() > 0) {
+      context_.reap(true);
+    }
+  }
+
+  FakeKernel kernel_;
+  Device device_;
+  AioContext context_;
+  Buffer data_{64};
+  std::vector<std::unique_ptr<WaitBio>> bios_;
+};
+
+TEST_F(AioContextScript, SendsTheBiosOwnRange) {
+  WaitBio& bio = read(8).submit();
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  ASSERT_EQ(kernel_.taken.size(), 1U);
+  EXPECT_EQ(kernel_.taken[0].aio_lio_opcode, IO_CMD_PREAD);
+  EXPECT_EQ(kernel_.taken[0].aio_fildes, 77);
+  EXPECT_EQ(kernel_.taken[0].u.c.offset, 100 * 512);
+  EXPECT_EQ(kernel_.taken[0].u.c.nbytes, 8U * 512);
+  EXPECT_EQ(kernel_.taken[0].u.c.buf, data_.data());
+}
+
+TEST_F(AioContextScript, WritesFuaWithDsyncAndFlushesWithFdsync) {
+  WaitBio& plain = read(8, Op::kWrite).submit();
+  WaitBio& fua = read(8, Op::kWrite, kBioFua).submit();
+  WaitBio& flush = read(0, Op::kFlush).submit();
+  reap_all();
+  EXPECT_EQ(plain.wait(), BlkStatus::kOk);
+  EXPECT_EQ(fua.wait(), BlkStatus::kOk);
+  EXPECT_EQ(flush.wait(), BlkStatus::kOk);
+  ASSERT_EQ(kernel_.taken.size(), 3U);
+  EXPECT_EQ(kernel_.taken[0].aio_rw_flags, 0U);
+  EXPECT_EQ(kernel_.taken[1].aio_rw_flags, static_cast<unsigned>(RWF_DSYNC));
+  EXPECT_EQ(kernel_.taken[2].aio_lio_opcode, IO_CMD_FDSYNC);
+}
+
+TEST_F(AioContextScript, PlugSendsOneBatch) {
+  context_.plug();
+  for (int i = 0; i < 5; ++i) {
+    read().submit();
+  }
+  EXPECT_EQ(kernel_.submit_calls, 0);
+  context_.unplug();
+  EXPECT_EQ(kernel_.submit_calls, 1);
+  EXPECT_EQ(kernel_.taken.size(), 5U);
+  reap_all();
+  for (auto& bio : bios_) {
+    EXPECT_EQ(bio->wait(), BlkStatus::kOk);
+  }
+}
+
+TEST_F(AioContextScript, ShortSubmitGoesOnWithTheRest) {
+  kernel_.submits = {2, 1};
+  context_.plug();
+  for (int i = 0; i < 5; ++i) {
+    read().submit();
+  }
+  context_.unplug();
+  EXPECT_EQ(kernel_.submit_calls, 3);
+  EXPECT_EQ(kernel_.taken.size(), 5U);
+  reap_all();
+  EXPECT_EQ(device_.refused, 0);
+}
+
+TEST_F(AioContextScript, ErrorOfSubmitIsTheFirstBiosAlone) {
+  kernel_.submits = {1, -EBADF};
+  context_.plug();
+  for (int i = 0; i < 4; ++i) {
+    read().submit();
+  }
+  context_.unplug();
+  reap_all();
+  EXPECT_EQ(bios_[0]->wait(), BlkStatus::kOk);
+  EXPECT_EQ(bios_[1]->wait(), BlkStatus::kIoError);
+  EXPECT_EQ(bios_[2]->wait(), BlkStatus::kOk);
+  EXPECT_EQ(bios_[3]->wait(), BlkStatus::kOk);
+  EXPECT_EQ(kernel_.taken.size(), 3U);
+}
+
+TEST_F(AioContextScript, InterruptedSubmitIsMadeAgain) {
+  kernel_.submits = {-EINTR, -EINTR};
+  WaitBio& bio = read().submit();
+  EXPECT_EQ(kernel_.submit_calls, 3);
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+}
+
+TEST_F(AioContextScript, FullRingIsTriedAgainWhenSomethingCompletes) {
+  kernel_.submits = {1, -EAGAIN, -EAGAIN};
+  read().submit();
+  read().submit();
+  read().submit();
+  EXPECT_EQ(kernel_.taken.size(), 1U);
+  EXPECT_EQ(context_.in_flight(), 3U);
+  reap_all();
+  EXPECT_EQ(kernel_.taken.size(), 3U);
+  EXPECT_EQ(device_.refused, 0);
+  for (auto& bio : bios_) {
+    EXPECT_EQ(bio->wait(), BlkStatus::kOk);
+  }
+}
+
+TEST_F(AioContextScript, FullRingWithNothingInFlightRefuses) {
+  kernel_.submits = {-EAGAIN};
+  WaitBio& bio = read().submit();
+  EXPECT_EQ(bio.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(device_.refused, 1);
+  EXPECT_EQ(context_.in_flight(), 0U);
+}
+
+TEST_F(AioContextScript, KeptBiosAreRefusedWhenTheLastCompletionDoesNotHelp) {
+  kernel_.submits = {1, -EAGAIN, -EAGAIN, -EAGAIN, -EAGAIN};
+  for (int i = 0; i < 3; ++i) {
+    read().submit();
+  }
+  EXPECT_EQ(context_.reap(true), 1);
+  EXPECT_EQ(context_.in_flight(), 0U);
+  EXPECT_EQ(bios_[0]->wait(), BlkStatus::kOk);
+  EXPECT_EQ(device_.refused, 2);
+}
+
+TEST_F(AioContextScript, UnknownOperationIsRefused) {
+  kernel_.submits = {-EINVAL};
+  WaitBio& flush = read(0, Op::kFlush).submit();
+  EXPECT_EQ(flush.wait(), BlkStatus::kAgain);
+  kernel_.results = {-EINVAL};
+  WaitBio& late = read().submit();
+  reap_all();
+  EXPECT_EQ(late.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(device_.refused, 2);
+}
+
+TEST_F(AioContextScript, MoreThanTheDepthWaits) {
+  kernel_.holds = true;
+  for (int i = 0; i < 20; ++i) {
+    read().submit();
+  }
+  EXPECT_EQ(kernel_.taken.size(), 8U);
+  EXPECT_EQ(context_.in_flight(), 20U);
+  kernel_.holds = false;
+  reap_all();
+  EXPECT_EQ(kernel_.taken.size(), 20U);
+  for (auto& bio : bios_) {
+    EXPECT_EQ(bio->wait(), BlkStatus::kOk);
+  }
+}
+
+TEST_F(AioContextScript, ShortTransferGoesOnWhereItStopped) {
+  kernel_.results = {3 * 512, 512};
+  WaitBio& bio = read(8).submit();
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  ASSERT_EQ(kernel_.taken.size(), 3U);
+  EXPECT_EQ(kernel_.taken[1].u.c.offset, 103 * 512);
+  EXPECT_EQ(kernel_.taken[1].u.c.nbytes, 5U * 512);
+  EXPECT_EQ(kernel_.taken[2].u.c.offset, 104 * 512);
+  EXPECT_EQ(kernel_.taken[2].u.c.buf, data_.data() + std::size_t{4} * 512);
+}
+
+TEST_F(AioContextScript, ShortReadAtTheEndIsAnError) {
+  kernel_.results = {512, 0};
+  WaitBio& bio = read(8).submit();
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kIoError);
+}
+
+TEST_F(AioContextScript, WriteWithoutProgressIsOutOfSpace) {
+  kernel_.results = {0};
+  WaitBio& bio = read(8, Op::kWrite).submit();
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kNoSpace);
+}
+
+TEST_F(AioContextScript, HalfASectorIsRefused) {
+  kernel_.results = {700};
+  WaitBio& bio = read(8).submit();
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(device_.refused, 1);
+}
+
+TEST_F(AioContextScript, ErrorsKeepTheirClass) {
+  kernel_.results = {-EIO, -ENOSPC, -EREMOTEIO, -ENODATA};
+  for (int i = 0; i < 4; ++i) {
+    read(8, Op::kWrite).submit();
+  }
+  reap_all();
+  EXPECT_EQ(bios_[0]->wait(), BlkStatus::kIoError);
+  EXPECT_EQ(bios_[1]->wait(), BlkStatus::kNoSpace);
+  EXPECT_EQ(bios_[2]->wait(), BlkStatus::kTargetError);
+  EXPECT_EQ(bios_[3]->wait(), BlkStatus::kMedium);
+}
+
+TEST_F(AioContextScript, CompletionMaySubmitAgain) {
+  WaitBio& second = read();
+  WaitBio& first = read();
+  first.on_end = [&] { second.submit(); };
+  first.submit();
+  reap_all();
+  EXPECT_EQ(second.wait(), BlkStatus::kOk);
+}
+
+TEST(AioContext, RefusesWhereThereIsNoContext) {
+  FakeKernel kernel;
+  for (const int error : {-EAGAIN, -ENOSYS, -EPERM}) {
+    kernel.setup_result = error;
+    AioContext context(8, FakeKernel::syscalls());
+    Device device;
+    device.context = &context;
+    Buffer data(8);
+    EXPECT_FALSE(context.available());
+    EXPECT_EQ(io_test::run(device, Op::kRead, 0, 8, data.data()), BlkStatus::kAgain);
+    EXPECT_EQ(device.refused, 1);
+    EXPECT_EQ(context.in_flight(), 0U);
+  }
+}
+
+// --- with the real kernel ---
+
+std::atomic<int> getevents_calls{0};
+int counting_getevents(::io_context* context, long min, long max, ::io_event* events,
+                       ::timespec* timeout) {
+  ++getevents_calls;
+  return ::io_getevents(context, min, max, events, timeout);
+}
+
+class AioContextFile : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string path = dir_.make_file("data", 1 << 20);
+    fd_ = UniqueFd(::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC));
+    if (!fd_) {
+      GTEST_SKIP() << dir_.path() << ": the file system has no O_DIRECT";
+    }
+    device_ = std::make_unique<Device>(fd_.get());
+    if (!AioContext(4).available()) {
+      GTEST_SKIP() << "the system gives no aio context";
+    }
+  }
+  // Writes and reads back `count` blocks, all at once.
+  void write_and_read(sector_t count) {
+    std::vector<std::unique_ptr<Buffer>> buffers;
+    for (const Op op : {Op::kWrite, Op::kRead}) {
+      std::vector<std::unique_ptr<WaitBio>> bios;
+      for (sector_t i = 0; i < count; ++i) {
+        if (op == Op::kWrite) {
+          buffers.push_back(std::make_unique<Buffer>(8));
+          buffers.back()->fill(i);
+        } else {
+          std::fill_n(buffers[i]->data(), buffers[i]->size(), std::byte{0});
+        }
+        bios.push_back(std::make_unique<WaitBio>(*device_, op, i * 8, 8, buffers[i]->data()));
+        bios.back()->submit();
+      }
+      if (reap != nullptr) {
+        while (reap->in_flight() > 0) {
+          reap->reap(true);
+        }
+      }
+      for (auto& bio : bios) {
+        ASSERT_EQ(bio->wait(), BlkStatus::kOk);
+      }
+    }
+    for (sector_t i = 0; i < count; ++i) {
+      EXPECT_TRUE(buffers[i]->has_pattern(i)) << "block " << i;
+    }
+  }
+
+  TempDir dir_;
+  UniqueFd fd_;
+  std::unique_ptr<Device> device_;
+  AioContext* reap = nullptr;
+};
+
+TEST_F(AioContextFile, DrivesItself) {
+  AioContext context(4);
+  device_->context = &context;
+  write_and_read(200);
+  EXPECT_EQ(io_test::run(*device_, Op::kFlush, 0, 0), BlkStatus::kOk);
+}
+
+TEST_F(AioContextFile, IsDrivenByItsOwner) {
+  AioContext context(16);
+  context.set_polled(true);
+  device_->context = reap = &context;
+  write_and_read(200);
+  EXPECT_EQ(context.reap(true), 0) << "nothing to wait for";
+}
+
+TEST_F(AioContextFile, ChangesWhoDrives) {
+  AioContext context(16);
+  device_->context = &context;
+  write_and_read(50);
+  context.set_polled(true);
+  reap = &context;
+  write_and_read(50);
+  context.set_polled(false);
+  reap = nullptr;
+  write_and_read(50);
+}
+
+TEST_F(AioContextFile, ReadsTheRingWithoutASystemCall) {
+  AioSyscalls syscalls = real_aio_syscalls();
+  syscalls.getevents = counting_getevents;
+  AioContext context(64, syscalls);
+  context.set_polled(true);
+  device_->context = &context;
+  Buffer data(8);
+  WaitBio bio(*device_, Op::kRead, 0, 8, data.data());
+  const int notify = context.notify_fd();
+  ASSERT_GE(notify, 0);
+  bio.submit();
+  pollfd ready{notify, POLLIN, 0};
+  ASSERT_EQ(::poll(&ready, 1, 10'000), 1);
+  getevents_calls = 0;
+  EXPECT_EQ(context.reap(false), 1);
+  EXPECT_EQ(getevents_calls, 0);
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  EXPECT_EQ(::poll(&ready, 1, 0), 0) << "reap() clears the eventfd";
+}
+
+TEST_F(AioContextFile, CompletionsOfTheReaperStayInItsContext) {
+  AioContext context(4);
+  device_->context = &context;
+  Buffer data(8);
+  WaitBio second(*device_, Op::kRead, 8, 8, data.data());
+  WaitBio first(*device_, Op::kRead, 0, 8, data.data());
+  AioContext* seen = nullptr;
+  first.on_end = [&] {
+    seen = &AioContext::current();
+    device_->context = nullptr;  // finds its way by current()
+    second.submit();
+  };
+  first.submit();
+  EXPECT_EQ(first.wait(), BlkStatus::kOk);
+  EXPECT_EQ(second.wait(), BlkStatus::kOk);
+  EXPECT_EQ(seen, &context);
+}
+
+TEST_F(AioContextFile, DestructionWaitsForAll) {
+  Buffer data(8);
+  std::vector<std::unique_ptr<WaitBio>> bios;
+  {
+    AioContext context(4);
+    device_->context = &context;
+    for (int i = 0; i < 50; ++i) {
+      bios.push_back(std::make_unique<WaitBio>(*device_, Op::kRead, 0, 8, data.data()));
+      bios.back()->submit();
+    }
+  }
+  for (auto& bio : bios) {
+    EXPECT_TRUE(bio->ended());
+  }
+}
+
+TEST_F(AioContextFile, ReadPastTheEndIsAnError) {
+  Buffer data(8);
+  ASSERT_EQ(::ftruncate(fd_.get(), 4096), 0);
+  EXPECT_EQ(io_test::run(*device_, Op::kRead, 8, 8, data.data()), BlkStatus::kIoError);
+}
+
+}  // namespace
+}  // namespace mapperfs
