@@ -1,0 +1,231 @@
+#include "tools/mapperctl_tree.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <deque>
+#include <map>
+
+namespace mapperctl {
+namespace {
+
+struct Symbols {
+  std::string_view vertical;  // two columns
+  std::string_view branch;
+  std::string_view last;
+  std::string_view single;  // three columns, compact trees only
+  std::string_view first;
+};
+
+constexpr Symbols kAsciiSymbols = {"| ", "|-", "`-", "---", "-+-"};
+constexpr Symbols kUtfSymbols = {"\u2502 ", "\u251c\u2500", "\u2514\u2500", "\u2500\u2500\u2500",
+                                 "\u2500\u252c\u2500"};
+constexpr Symbols kVt100Symbols = {"\033(0x\033(B ", "\033(0tq\033(B", "\033(0mq\033(B",
+                                   "\033(0qqq\033(B", "\033(0qwq\033(B"};
+
+const Symbols& symbols_of(TreeSymbols symbols) {
+  switch (symbols) {
+    case TreeSymbols::kUtf:
+      return kUtfSymbols;
+    case TreeSymbols::kVt100:
+      return kVt100Symbols;
+    case TreeSymbols::kAscii:
+      break;
+  }
+  return kAsciiSymbols;
+}
+
+struct Node {
+  const Device* device = nullptr;  // null: what is not a mapped device
+  Dep dep;                         // of the latter
+  std::vector<size_t> uses;
+  std::vector<size_t> used_by;
+};
+
+// Printed columns of a text: continuation bytes and terminal escapes take none.
+size_t columns_of(std::string_view text) {
+  size_t columns = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\033') {
+      i += 2;
+    } else if ((static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U) {
+      ++columns;
+    }
+  }
+  return columns;
+}
+
+class Graph {
+ public:
+  explicit Graph(const std::vector<Device>& devices) {
+    for (const Device& device : devices) by_name_.emplace(device.name, &device);
+    for (const Device& device : devices) add_device(device);
+  }
+
+  const Node& node(size_t i) const { return nodes_[i]; }
+  size_t size() const { return nodes_.size(); }
+
+ private:
+  size_t add_device(const Device& device) {
+    const std::string key = "=" + device.name;
+    if (const auto known = index_.find(key); known != index_.end()) return known->second;
+    const size_t at = add_node(key);
+    nodes_[at].device = &device;
+    for (const Dep& dep : device.deps) link(at, add_dep(dep));
+    return at;
+  }
+
+  size_t add_dep(const Dep& dep) {
+    const auto mapped = dep.mapped ? by_name_.find(dep.name) : by_name_.end();
+    if (mapped != by_name_.end()) return add_device(*mapped->second);
+    const std::string key = dep.is_file() ? dep.name : fmt::format("{}:{}", dep.major, dep.minor);
+    if (const auto known = index_.find(key); known != index_.end()) return known->second;
+    const size_t at = add_node(key);
+    nodes_[at].dep = dep;
+    return at;
+  }
+
+  size_t add_node(const std::string& key) {
+    nodes_.emplace_back();
+    index_.emplace(key, nodes_.size() - 1);
+    return nodes_.size() - 1;
+  }
+
+  void link(size_t user, size_t used) {
+    nodes_[user].uses.push_back(used);
+    nodes_[used].used_by.push_back(user);
+  }
+
+  std::map<std::string, const Device*> by_name_;
+  std::map<std::string, size_t> index_;
+  std::deque<Node> nodes_;  // links keep indices, not addresses
+};
+
+class Painter {
+ public:
+  Painter(const Graph& graph, const TreeOptions& options, const Symbols& symbols, size_t width)
+      : graph_(graph), options_(options), symbols_(symbols), width_(width) {}
+
+  std::string paint() {
+    for (size_t i = 0; i < graph_.size(); ++i) {
+      const Node& node = graph_.node(i);
+      const auto& parents = options_.inverted ? node.uses : node.used_by;
+      if (parents.empty() && shown(node))
+        options_.compact ? paint_compact(i) : paint_node(i, "", "");
+    }
+    return std::move(out_);
+  }
+
+ private:
+  const std::vector<size_t>& children(size_t i) const {
+    return options_.inverted ? graph_.node(i).used_by : graph_.node(i).uses;
+  }
+
+  // Without the device numbers, what has no name has nothing to show.
+  bool shown(const Node& node) const { return node.device != nullptr || options_.device; }
+
+  std::string label(const Node& node) const {
+    const bool file = node.device == nullptr && node.dep.is_file();
+    std::string text = node.device != nullptr ? node.device->name : std::string();
+    const Dep self = node.device == nullptr
+                         ? node.dep
+                         : Dep{node.device->major, node.device->minor, true, node.device->name};
+    if (options_.blkdevname) text += fmt::format(" <{}>", block_name(self));
+    if (options_.device) {
+      text +=
+          file ? fmt::format(" ({})", self.name) : fmt::format(" ({}:{})", self.major, self.minor);
+    }
+    if (node.device != nullptr) text += attributes(*node.device);
+    return text;
+  }
+
+  std::string attributes(const Device& device) const {
+    std::vector<std::string> words;
+    if (options_.active) words.emplace_back(device.suspended() ? "SUSPENDED" : "ACTIVE");
+    if (options_.rw) words.emplace_back(device.read_only() ? "RO" : "RW");
+    if (options_.open) words.push_back(std::to_string(device.open_count));
+    if (options_.uuid) words.push_back(device.uuid);
+    return words.empty() ? std::string() : fmt::format(" [{}]", fmt::join(words, ", "));
+  }
+
+  void end_line(std::string_view line) {
+    if (width_ != 0 && !options_.notrunc && columns_of(line) > width_) {
+      size_t end = 0;
+      while (columns_of(line.substr(0, end + 1)) < width_) ++end;
+      out_ += fmt::format("{}+\n", line.substr(0, end));
+    } else {
+      out_ += fmt::format("{}\n", line);
+    }
+  }
+
+  void paint_node(size_t i, const std::string& branch, const std::string& below) {
+    end_line(branch + label(graph_.node(i)));
+    const auto& next = children(i);
+    // A root's children stand one column in, theirs below them.
+    const std::string indent = branch.empty() ? std::string(" ") : below;
+    for (size_t c = 0; c < next.size(); ++c) {
+      if (!shown(graph_.node(next[c]))) continue;
+      const bool last = c + 1 == next.size();
+      paint_node(next[c], indent + std::string(last ? symbols_.last : symbols_.branch),
+                 indent + (last ? std::string("  ") : std::string(symbols_.vertical)) + " ");
+    }
+  }
+
+  void paint_compact(size_t root) {
+    line_.clear();
+    extend_compact(root, "");
+  }
+
+  // Goes on with the current line; `margin` is what lines below it begin with.
+  void extend_compact(size_t i, const std::string& margin) {
+    line_ += label(graph_.node(i));
+    const auto& next = children(i);
+    if (next.empty() || !shown(graph_.node(next.front()))) {
+      end_line(line_);
+      line_.clear();
+      return;
+    }
+    const size_t column = columns_of(line_);
+    const std::string indent =
+        margin +
+        std::string(column + 1 > columns_of(margin) ? column + 1 - columns_of(margin) : 0, ' ');
+    for (size_t c = 0; c < next.size(); ++c) {
+      const bool last = c + 1 == next.size();
+      if (c == 0) line_ += last ? symbols_.single : symbols_.first;
+      if (c != 0) line_ = indent + std::string(last ? symbols_.last : symbols_.branch);
+      extend_compact(next[c], last ? indent : indent + std::string(symbols_.vertical));
+    }
+  }
+
+  const Graph& graph_;
+  const TreeOptions& options_;
+  const Symbols& symbols_;
+  size_t width_;
+  std::string line_;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string block_name(const Dep& dep) {
+  if (dep.mapped) return fmt::format("dm-{}", dep.minor);
+  if (!dep.is_file()) {
+    std::array<char, 4096> target{};
+    const std::string link = fmt::format("/sys/dev/block/{}:{}", dep.major, dep.minor);
+    const ssize_t length = ::readlink(link.c_str(), target.data(), target.size());
+    if (length > 0) {
+      const std::string_view path(target.data(), static_cast<size_t>(length));
+      return std::string(path.substr(path.rfind('/') + 1));
+    }
+  }
+  return dep.name.substr(dep.name.rfind('/') + 1);
+}
+
+std::string draw_trees(const std::vector<Device>& devices, const TreeOptions& options,
+                       TreeSymbols symbols, size_t width) {
+  const Graph graph(devices);
+  return Painter(graph, options, symbols_of(symbols), width).paint();
+}
+
+}  // namespace mapperctl
