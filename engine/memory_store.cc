@@ -239,8 +239,10 @@ BlkStatus MemoryStore::give_back_pages(std::uint64_t from, std::uint64_t to) noe
 }
 
 BlkStatus MemoryStore::punch_unmapped(std::uint64_t from, std::uint64_t to) noexcept {
-  // tmpfs zeroes the edges of a hole itself.
-  return give_back_pages(from, to);
+  // tmpfs zeroes the edges of a hole itself. Behind the end it is asked for the rest of the last
+  // page as well, so that the page goes; at the largest size of all there is no such offset.
+  const bool at_end = to == sectors_ << kSectorShift && sectors_ <= kMaxDeviceSectors - 8;
+  return give_back_pages(from, at_end ? round_up(to, kPageBytes) : to);
 }
 
 BlkStatus MemoryStore::punch(sector_t sector, sector_t sectors) noexcept {
