@@ -33,7 +33,9 @@ struct Ring {
 constexpr unsigned kRingMagic = 0xa10a10a1;
 constexpr unsigned kIocbResfd = 1;  // IOCB_FLAG_RESFD of linux/aio_abi.h
 
+// On a reaper's thread its context.
 thread_local constinit AioContext* reaping_context = nullptr;
+thread_local constinit AioContext* override_context = nullptr;
 
 // Errors that say "not this way" and nothing about the data.
 bool is_refusal(int error) {
@@ -72,7 +74,17 @@ AioContext::~AioContext() {
   }
 }
 
+AioContext::Override::Override(AioContext& context) noexcept {
+  MFS_ASSERT(override_context == nullptr);
+  override_context = &context;
+}
+
+AioContext::Override::~Override() { override_context = nullptr; }
+
 AioContext& AioContext::current() noexcept {
+  if (override_context != nullptr) [[unlikely]] {
+    return *override_context;
+  }
   return reaping_context != nullptr ? *reaping_context : Queue::current().aio();
 }
 

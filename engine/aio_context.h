@@ -84,6 +84,14 @@ class AioContext {
 
   // The context that the calling thread submits to: its queue's, or on a reaper that reaper's.
   static AioContext& current() noexcept;
+  // Lets the calling thread submit to another context instead, while it lives: for tests.
+  class Override {
+   public:
+    explicit Override(AioContext& context) noexcept;
+    ~Override();
+    Override(const Override&) = delete;
+    Override& operator=(const Override&) = delete;
+  };
 
   // Takes over a bio (kRead, kWrite with or without kBioFua, kFlush) whose dev is an AioDevice.
   void submit(Bio& bio) noexcept;

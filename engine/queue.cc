@@ -67,8 +67,9 @@ class QueueRegistry {
   QueueRegistry() = default;
 
   std::mutex mutex_;
-  std::array<std::unique_ptr<Queue, Deleter>, kMaxQueues> queues_;
+  // Before queues_: at the process's end these stop their aio threads, which give back their own.
   std::vector<Queue*> idle_;
+  std::array<std::unique_ptr<Queue, Deleter>, kMaxQueues> queues_;
   std::size_t made_ = 0;
 };
 

@@ -1,0 +1,396 @@
+#include "engine/file_device.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <memory>
+
+#include "tests/engine/io_support.h"
+#include "tests/engine/loop_device.h"
+
+namespace mapperfs {
+namespace {
+
+using io_test::Buffer;
+using io_test::LoopDevice;
+using io_test::run;
+using io_test::TempDir;
+using io_test::WaitBio;
+
+constexpr sector_t kSectors = 8192;
+
+std::unique_ptr<FileDevice> open_device(Env& env, const std::string& path, bool writable = true) {
+  UniqueFd fd(::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC));
+  EXPECT_TRUE(fd) << path;
+  return std::make_unique<FileDevice>(env, FileDevice::Names{path, path}, std::move(fd), writable);
+}
+
+std::uint64_t allocated_bytes(const std::string& path) {
+  struct stat st {};
+  EXPECT_EQ(::stat(path.c_str(), &st), 0);
+  return static_cast<std::uint64_t>(st.st_blocks) * 512;
+}
+
+std::int64_t size_bytes(const std::string& path) {
+  struct stat st {};
+  EXPECT_EQ(::stat(path.c_str(), &st), 0);
+  return st.st_size;
+}
+
+// The device looks at the size once in a tick.
+void pass_a_tick() {
+  timespec first{};
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &first);
+  do {
+    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  } while (now.tv_nsec == first.tv_nsec);
+}
+
+int no_setup(int /*depth*/, ::io_context** /*context*/) { return -EAGAIN; }
+
+// A context that refuses everything: the blocking pool has to do it.
+const AioSyscalls& no_aio() {
+  static const AioSyscalls kNone = {no_setup, nullptr, nullptr, nullptr, false};
+  return kNone;
+}
+
+// Keeps blocking work until a test lets it run.
+class ManualEnv final : public Env {
+ public:
+  [[nodiscard]] std::uint64_t now_ns() const override { return 0; }
+  void arm(Timer& /*timer*/, std::uint64_t /*when_ns*/) override {}
+  void cancel(Timer& /*timer*/) override {}
+  std::unique_ptr<Worker> make_worker(const std::string& /*name*/) override { return nullptr; }
+  void run_blocking(std::function<void()> work) override { work_.push_back(std::move(work)); }
+  std::uint64_t random_seed() override { return 1; }
+  [[nodiscard]] std::size_t waiting() const { return work_.size(); }
+  void run_one() {
+    ASSERT_FALSE(work_.empty());
+    const std::function<void()> work = std::move(work_.front());
+    work_.pop_front();
+    work();
+  }
+
+ private:
+  std::deque<std::function<void()>> work_;
+};
+
+struct Place {
+  std::string name;
+  std::string parent;  // empty: the temporary folder
+  bool aio = true;
+};
+
+// The same in every place and on every way.
+class FileDeviceAt : public ::testing::TestWithParam<Place> {
+ protected:
+  void SetUp() override {
+    const std::string parent = GetParam().parent.empty()
+                                   ? std::filesystem::temp_directory_path().string()
+                                   : GetParam().parent;
+    if (!std::filesystem::is_directory(parent)) {
+      GTEST_SKIP() << "there is no " << parent;
+    }
+    if (!GetParam().aio) {
+      refuser_ = std::make_unique<AioContext>(1, no_aio());
+      override_ = std::make_unique<AioContext::Override>(*refuser_);
+    }
+    dir_ = std::make_unique<TempDir>(parent);
+    path_ = dir_->make_file("data", kSectors << kSectorShift);
+    device_ = open_device(*env_, path_);
+  }
+
+  std::unique_ptr<Env> env_ = make_real_env();
+  std::unique_ptr<AioContext> refuser_;
+  std::unique_ptr<AioContext::Override> override_;
+  std::unique_ptr<TempDir> dir_;
+  std::string path_;
+  std::unique_ptr<FileDevice> device_;
+};
+
+INSTANTIATE_TEST_SUITE_P(All, FileDeviceAt,
+                         ::testing::Values(Place{"disk", "", true},
+                                           Place{"diskWithoutAio", "", false},
+                                           Place{"memory", "/dev/shm", true}),
+                         [](const auto& param) { return param.param.name; });
+
+TEST_P(FileDeviceAt, ReadsBackWhatWasWritten) {
+  for (const std::size_t misalign : {0, 16}) {
+    for (const auto& [at, count] : {std::pair<sector_t, sector_t>{0, 8},
+                                    {kSectors - 1, 1},
+                                    {8, 1},
+                                    {3, 13},
+                                    {64, 4096},
+                                    {kSectors - 8, 8}}) {
+      Buffer data(count, misalign);
+      Buffer back(count, misalign);
+      data.fill(at + count);
+      ASSERT_EQ(run(*device_, Op::kWrite, at, count, data.data()), BlkStatus::kOk);
+      ASSERT_EQ(run(*device_, Op::kRead, at, count, back.data()), BlkStatus::kOk);
+      EXPECT_TRUE(back.has_pattern(at + count)) << count << " sectors at " << at;
+    }
+  }
+}
+
+TEST_P(FileDeviceAt, ReadsZeroesFromAHole) {
+  Buffer back(64);
+  back.fill(1);
+  ASSERT_EQ(run(*device_, Op::kRead, 128, 64, back.data()), BlkStatus::kOk);
+  EXPECT_TRUE(back.is_zero());
+}
+
+TEST_P(FileDeviceAt, FlushesAndWritesThrough) {
+  Buffer data(8);
+  data.fill(1);
+  EXPECT_EQ(run(*device_, Op::kWrite, 0, 8, data.data(), kBioFua), BlkStatus::kOk);
+  EXPECT_EQ(run(*device_, Op::kWrite, 8, 8, data.data(), kBioFua | kBioPreflush), BlkStatus::kOk);
+  Buffer odd(3, 16);
+  EXPECT_EQ(run(*device_, Op::kWrite, 17, 3, odd.fill(2).data(), kBioFua), BlkStatus::kOk);
+  EXPECT_EQ(run(*device_, Op::kFlush, 0, 0), BlkStatus::kOk);
+  Buffer back(8);
+  ASSERT_EQ(run(*device_, Op::kRead, 8, 8, back.data()), BlkStatus::kOk);
+  EXPECT_TRUE(back.has_pattern(1));
+}
+
+TEST_P(FileDeviceAt, DiscardMakesAHoleOfZeroes) {
+  Buffer data(1024);
+  ASSERT_EQ(run(*device_, Op::kWrite, 0, 1024, data.fill(1).data()), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kFlush, 0, 0), BlkStatus::kOk);
+  const std::uint64_t before = allocated_bytes(path_);
+  ASSERT_EQ(run(*device_, Op::kDiscard, 64, 896), BlkStatus::kOk);
+  EXPECT_LE(allocated_bytes(path_), before - (std::uint64_t{800} << kSectorShift));
+  ASSERT_EQ(run(*device_, Op::kDiscard, 5, 1), BlkStatus::kOk);
+  Buffer back(1024);
+  ASSERT_EQ(run(*device_, Op::kRead, 0, 1024, back.data()), BlkStatus::kOk);
+  for (sector_t s = 0; s < 1024; ++s) {
+    const bool hole = (s >= 64 && s < 960) || s == 5;
+    ASSERT_EQ(back.data()[s << kSectorShift], hole ? std::byte{0} : data.data()[s << kSectorShift])
+        << "sector " << s;
+  }
+  EXPECT_EQ(size_bytes(path_), static_cast<std::int64_t>(kSectors << kSectorShift));
+}
+
+TEST_P(FileDeviceAt, WriteZeroesWritesZeroes) {
+  Buffer data(64);
+  ASSERT_EQ(run(*device_, Op::kWrite, 0, 64, data.fill(1).data()), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kWriteZeroes, 3, 17), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kWriteZeroes, 24, 16, nullptr, kBioFua), BlkStatus::kOk);
+  Buffer back(64);
+  ASSERT_EQ(run(*device_, Op::kRead, 0, 64, back.data()), BlkStatus::kOk);
+  for (sector_t s = 0; s < 64; ++s) {
+    const bool zero = (s >= 3 && s < 20) || (s >= 24 && s < 40);
+    ASSERT_EQ(back.data()[(s << kSectorShift) + 7],
+              zero ? std::byte{0} : data.data()[(s << kSectorShift) + 7])
+        << "sector " << s;
+  }
+}
+
+TEST_P(FileDeviceAt, KnowsHolesAndData) {
+  Buffer data(128);
+  ASSERT_EQ(run(*device_, Op::kWrite, 1024, 128, data.fill(1).data()), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kFlush, 0, 0), BlkStatus::kOk);
+  Extent extent = device_->extent(0, kSectors);
+  EXPECT_TRUE(extent.hole);
+  EXPECT_EQ(extent.sectors, 1024U);
+  extent = device_->extent(1030, 1000);
+  EXPECT_FALSE(extent.hole);
+  EXPECT_EQ(extent.sectors, 122U);
+  extent = device_->extent(1152, 100);
+  EXPECT_TRUE(extent.hole);
+  EXPECT_EQ(extent.sectors, 100U);
+  extent = device_->extent(1152, kSectors - 1152);
+  EXPECT_TRUE(extent.hole);
+  EXPECT_EQ(extent.sectors, kSectors - 1152);
+}
+
+TEST_P(FileDeviceAt, ShrunkFileGivesErrorsAndDoesNotGrow) {
+  ASSERT_EQ(::truncate(path_.c_str(), 4096), 0);
+  pass_a_tick();
+  Buffer data(8);
+  EXPECT_EQ(run(*device_, Op::kRead, 64, 8, data.data()), BlkStatus::kIoError);
+  EXPECT_EQ(run(*device_, Op::kWrite, 64, 8, data.data()), BlkStatus::kIoError);
+  EXPECT_EQ(run(*device_, Op::kWrite, 4, 8, data.data()), BlkStatus::kIoError);
+  EXPECT_EQ(run(*device_, Op::kDiscard, 64, 8), BlkStatus::kIoError);
+  EXPECT_EQ(run(*device_, Op::kWriteZeroes, 64, 8), BlkStatus::kIoError);
+  EXPECT_EQ(run(*device_, Op::kWrite, 0, 8, data.data()), BlkStatus::kOk);
+  EXPECT_EQ(size_bytes(path_), 4096);
+  EXPECT_EQ(device_->size_sectors(), 8U);
+}
+
+TEST_P(FileDeviceAt, SeesItsFileGrow) {
+  ASSERT_EQ(::truncate(path_.c_str(), (kSectors << kSectorShift) + 5000), 0);
+  EXPECT_EQ(device_->size_sectors(), kSectors);
+  EXPECT_EQ(device_->refresh_size(), kSectors + 9) << "whole sectors only";
+  EXPECT_EQ(device_->size_sectors(), kSectors + 9);
+  Buffer data(1);
+  EXPECT_EQ(run(*device_, Op::kWrite, kSectors + 8, 1, data.data()), BlkStatus::kOk);
+  EXPECT_EQ(size_bytes(path_), static_cast<std::int64_t>(kSectors << kSectorShift) + 5000);
+}
+
+TEST_P(FileDeviceAt, ReadOnlyOneDoesNotWriteUntilItIsUpgraded) {
+  auto device = open_device(*env_, path_, false);
+  Buffer data(8);
+  EXPECT_EQ(run(*device, Op::kWrite, 0, 8, data.data()), BlkStatus::kReadOnly);
+  EXPECT_EQ(run(*device, Op::kDiscard, 0, 8), BlkStatus::kReadOnly);
+  EXPECT_EQ(run(*device, Op::kWriteZeroes, 0, 8), BlkStatus::kReadOnly);
+  EXPECT_EQ(run(*device, Op::kRead, 0, 8, data.data()), BlkStatus::kOk);
+  EXPECT_EQ(run(*device, Op::kFlush, 0, 0), BlkStatus::kOk);
+  EXPECT_EQ(device->limits().max_discard_sectors, 0U);
+  device->make_writable(UniqueFd(::open(path_.c_str(), O_RDWR | O_CLOEXEC)));
+  EXPECT_TRUE(device->writable());
+  EXPECT_EQ(run(*device, Op::kWrite, 0, 8, data.data()), BlkStatus::kOk);
+  EXPECT_GT(device->limits().max_discard_sectors, 0U);
+}
+
+TEST_P(FileDeviceAt, TellsWhatItIs) {
+  EXPECT_EQ(device_->table_name(), path_);
+  EXPECT_EQ(device_->display_name(), path_);
+  EXPECT_EQ(device_->numbers(), "-");
+  EXPECT_EQ(device_->is_memory(), !GetParam().parent.empty());
+  const QueueLimits limits = device_->limits();
+  EXPECT_EQ(limits.logical_block_size, 512U);
+  EXPECT_EQ(limits.max_discard_sectors, kUnlimitedSectors);
+  EXPECT_EQ(limits.max_write_zeroes_sectors, kUnlimitedSectors);
+  EXPECT_TRUE(limits.discard_zeroes);
+  EXPECT_EQ(run(*device_, Op::kSecureErase, 0, 8), BlkStatus::kNotSupported);
+}
+
+TEST_P(FileDeviceAt, ManyAtOnce) {
+  constexpr sector_t kCount = 600;  // more than a context is deep
+  std::vector<std::unique_ptr<Buffer>> data;
+  std::vector<std::unique_ptr<WaitBio>> bios;
+  for (sector_t i = 0; i < kCount; ++i) {
+    data.push_back(std::make_unique<Buffer>(8, i % 50 == 0 ? 4 : 0));
+    bios.push_back(
+        std::make_unique<WaitBio>(*device_, Op::kWrite, i * 8, 8, data.back()->fill(i).data()));
+    bios.back()->submit();
+  }
+  for (auto& bio : bios) {
+    ASSERT_EQ(bio->wait(), BlkStatus::kOk);
+  }
+  Buffer back(8);
+  for (sector_t i = 0; i < kCount; ++i) {
+    ASSERT_EQ(run(*device_, Op::kRead, i * 8, 8, back.data()), BlkStatus::kOk);
+    ASSERT_TRUE(back.has_pattern(i)) << "block " << i;
+  }
+}
+
+TEST(FileDevice, AnswersFromTheCacheInsideSubmit) {
+  const auto env = make_real_env();
+  const TempDir dir;
+  const std::string path = dir.make_file("data", 1 << 20);
+  Buffer data(2048);
+  data.fill(1);
+  const UniqueFd other(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(other.get(), data.data(), data.size(), 0), 1 << 20);
+  auto device = open_device(*env, path);
+  Buffer back(8);
+  WaitBio bio(*device, Op::kRead, 0, 8, back.data());
+  bio.submit();
+  EXPECT_TRUE(bio.ended());
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  EXPECT_EQ(std::memcmp(back.data(), data.data(), 4096), 0);
+}
+
+TEST(FileDevice, FlushIsAnsweredByASyncThatBeganAfterIt) {
+  AioContext refuser(1, no_aio());
+  const AioContext::Override override(refuser);
+  ManualEnv env;
+  const TempDir dir;
+  auto device = open_device(env, dir.make_file("data", 4096));
+  if (device->is_memory()) {
+    GTEST_SKIP() << "the temporary folder is in memory: nothing to flush";
+  }
+  std::vector<std::unique_ptr<WaitBio>> flushes;
+  for (int i = 0; i < 4; ++i) {
+    flushes.push_back(std::make_unique<WaitBio>(*device, Op::kFlush, 0, 0));
+  }
+  flushes[0]->submit();
+  flushes[1]->submit();
+  flushes[2]->submit();
+  EXPECT_EQ(env.waiting(), 1U) << "one fdatasync at a time";
+  env.run_one();
+  EXPECT_TRUE(flushes[0]->ended());
+  EXPECT_FALSE(flushes[1]->ended()) << "came after the first sync began";
+  EXPECT_EQ(env.waiting(), 1U);
+  flushes[3]->submit();
+  env.run_one();
+  EXPECT_TRUE(flushes[1]->ended());
+  EXPECT_TRUE(flushes[2]->ended()) << "one sync serves both";
+  EXPECT_FALSE(flushes[3]->ended());
+  env.run_one();
+  EXPECT_TRUE(flushes[3]->ended());
+  EXPECT_EQ(env.waiting(), 0U);
+}
+
+TEST(FileDevice, FullFileSystemIsOutOfSpace) {
+  const TempDir dir;
+  if (::mount("none", dir.path().c_str(), "tmpfs", 0, "size=64k") != 0) {
+    GTEST_SKIP() << "mount: " << errno_name(errno);
+  }
+  {
+    const auto env = make_real_env();
+    auto device = open_device(*env, dir.make_file("data", 1 << 20));
+    Buffer data(1024);
+    EXPECT_EQ(run(*device, Op::kWrite, 0, 1024, data.data()), BlkStatus::kNoSpace);
+    EXPECT_EQ(run(*device, Op::kWrite, 0, 8, data.data()), BlkStatus::kOk);
+  }
+  ::umount2(dir.path().c_str(), MNT_DETACH);
+}
+
+class FileDeviceOnLoop : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    loop_ = std::make_unique<LoopDevice>(dir_.make_file("image", kSectors << kSectorShift));
+    if (!loop_->ok()) {
+      GTEST_SKIP() << "loop devices are not to be had";
+    }
+    device_ = open_device(*env_, loop_->path());
+  }
+  void TearDown() override { device_.reset(); }
+
+  std::unique_ptr<Env> env_ = make_real_env();
+  TempDir dir_;
+  std::unique_ptr<LoopDevice> loop_;
+  std::unique_ptr<FileDevice> device_;
+};
+
+TEST_F(FileDeviceOnLoop, TellsWhatItIs) {
+  EXPECT_EQ(device_->size_sectors(), kSectors);
+  EXPECT_EQ(device_->numbers(), device_numbers(loop_->rdev()));
+  EXPECT_EQ(device_->table_name(), device_->numbers());
+  EXPECT_EQ("/dev/" + device_->display_name(), loop_->path());
+  EXPECT_FALSE(device_->is_memory());
+  EXPECT_EQ(device_->limits().logical_block_size, 512U);
+  EXPECT_GT(device_->limits().max_discard_sectors, 0U);
+}
+
+TEST_F(FileDeviceOnLoop, ReadsWritesFlushesAndDiscards) {
+  Buffer data(64);
+  Buffer back(64);
+  ASSERT_EQ(run(*device_, Op::kWrite, 8, 64, data.fill(1).data(), kBioFua), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kFlush, 0, 0), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kRead, 8, 64, back.data()), BlkStatus::kOk);
+  EXPECT_TRUE(back.has_pattern(1));
+  ASSERT_EQ(run(*device_, Op::kDiscard, 0, 64), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kWriteZeroes, 64, 3), BlkStatus::kOk);
+  Buffer zero(67);
+  ASSERT_EQ(run(*device_, Op::kRead, 0, 67, zero.fill(2).data()), BlkStatus::kOk);
+  EXPECT_TRUE(zero.is_zero());
+  EXPECT_FALSE(device_->extent(0, 64).hole);
+}
+
+TEST_F(FileDeviceOnLoop, EndOfTheDeviceIsAnError) {
+  Buffer data(8);
+  EXPECT_EQ(run(*device_, Op::kRead, kSectors, 8, data.data()), BlkStatus::kIoError);
+  EXPECT_EQ(run(*device_, Op::kWrite, kSectors, 8, data.data()), BlkStatus::kIoError);
+}
+
+}  // namespace
+}  // namespace mapperfs
