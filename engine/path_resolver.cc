@@ -131,7 +131,9 @@ class PathResolver::Walk {
         return Status(error, sentence(asked, error));
       }
       if (own_) {
-        return Place{true, own_path()};
+        if (std::optional<std::string> inside = own_path(); inside.has_value()) {
+          return Place{true, std::move(*inside)};
+        }
       }
     }
   }
@@ -171,20 +173,29 @@ class PathResolver::Walk {
     return rest_.size() > 16 * kMaxPathBytes ? ENAMETOOLONG : 0;
   }
 
-  // Inside the own mount there are no symlinks: the rest is text.
-  std::string own_path() const {
+  // Inside the own mount there are no symlinks: the rest is text. Nothing where it leads out again
+  // by "..": the walk goes on beside the mount.
+  std::optional<std::string> own_path() {
     std::vector<std::string> names;
-    const std::string all = *own_ + "/" + rest_;
     std::size_t at = 0;
-    while ((at = all.find_first_not_of('/', at)) != std::string::npos) {
-      const std::size_t end = std::min(all.find('/', at), all.size());
-      const std::string name = all.substr(at, end - at);
-      if (name == ".." && !names.empty()) {
-        names.pop_back();
-      } else if (name != "." && name != "..") {
-        names.push_back(name);
-      }
+    while ((at = rest_.find_first_not_of('/', at)) != std::string::npos) {
+      const std::size_t end = std::min(rest_.find('/', at), rest_.size());
+      std::string name = rest_.substr(at, end - at);
       at = end;
+      if (name == ".." && names.empty()) {
+        rest_.erase(0, end);
+        done_.erase(done_.rfind('/'));
+        own_.reset();
+        return std::nullopt;
+      }
+      if (name == "..") {
+        names.pop_back();
+      } else if (name != ".") {
+        names.push_back(std::move(name));
+      }
+    }
+    if (!own_->empty()) {
+      names.insert(names.begin(), own_->substr(1));
     }
     return fmt::format("{}", fmt::join(names, "/"));
   }

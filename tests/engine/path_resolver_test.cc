@@ -56,6 +56,7 @@ TEST_F(PathResolverTest, FollowsLinks) {
   EXPECT_EQ(path_of(dir_ / "relative"), file_);
   EXPECT_EQ(path_of(dir_ / "folder/file"), file_);
   EXPECT_EQ(path_of(dir_ / "folder/.."), dir_.path());
+  EXPECT_EQ(path_of(dir_ / "data/roundabout"), file_);
 }
 
 TEST_F(PathResolverTest, RelativePathsStartAtTheWorkingDirectory) {
@@ -79,6 +80,10 @@ TEST_F(PathResolverTest, StopsAtTheOwnMount) {
   EXPECT_EQ(path_of(dir_ / "mnt/sys/disk/table"), "own:sys/disk/table");
   EXPECT_EQ(path_of(dir_ / "data/../mnt/a b"), "own:a b");
   EXPECT_EQ(path_of(dir_ / "data/file"), file_);
+  // In and out again.
+  EXPECT_EQ(path_of(dir_ / "mnt/../data/file"), file_);
+  EXPECT_EQ(path_of(dir_ / "mnt/sys/../.././data/file"), file_);
+  EXPECT_EQ(path_of(dir_ / "mnt/../mnt/disk"), "own:disk");
 }
 
 TEST_F(PathResolverTest, KnowsBindMountsOfTheOwnMount) {
