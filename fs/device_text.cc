@@ -1,0 +1,155 @@
+#include "fs/device_text.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include "fs/control_parser.h"
+
+namespace mapperfs {
+namespace {
+
+// What the kernel gives every block device by default; mapperfs does no read-ahead of its own.
+constexpr unsigned kReadAheadSectors = 256;
+constexpr std::uint64_t kNsPerMs = 1000000;
+
+std::string lines_text(const std::vector<MappedDevice::StatusLine>& lines,
+                       const std::string& prefix) {
+  std::string text;
+  for (const MappedDevice::StatusLine& line : lines) {
+    fmt::format_to(std::back_inserter(text), "{}{} {} {} {}\n", prefix, line.start, line.len,
+                   line.type, line.words);
+  }
+  return text;
+}
+
+std::string dep_word(const MappedDevice::Dependency& dep) {
+  return fmt::format("{}={}", dep.numbers, escape_name(dep.name));
+}
+
+std::string deps_field(const MappedDevice& device, MappedDevice::Slot slot) {
+  std::string text;
+  for (const MappedDevice::Dependency& dep : device.dependencies(slot)) {
+    text += text.empty() ? "" : " ";
+    text += dep_word(dep);
+  }
+  return text;
+}
+
+std::string_view tables_present(const MappedDevice::Info& info) {
+  if (info.live) {
+    return info.inactive ? "LIVE & INACTIVE" : "LIVE";
+  }
+  return info.inactive ? "INACTIVE" : "None";
+}
+
+std::pair<std::string, std::string> split_numbers(const MappedDevice& device) {
+  const std::string numbers = device.numbers();
+  const std::size_t colon = numbers.find(':');
+  return colon == std::string::npos
+             ? std::pair<std::string, std::string>("0", "0")
+             : std::pair(numbers.substr(0, colon), numbers.substr(colon + 1));
+}
+
+}  // namespace
+
+std::string table_text(const MappedDevice& device, MappedDevice::Slot slot, bool show_keys,
+                       const std::string& prefix) {
+  return lines_text(device.table_lines(slot, show_keys), prefix);
+}
+
+std::string status_text(const MappedDevice& device, MappedDevice::Slot slot, bool noflush,
+                        const std::string& prefix) {
+  return lines_text(device.status_lines(slot, noflush), prefix);
+}
+
+std::string info_text(const MappedDevice& device) {
+  const MappedDevice::Info info = device.info();
+  const std::string uuid = device.uuid();
+  const auto [major, minor] = split_numbers(device);
+  std::string text = fmt::format(
+      "Name:              {}\n"
+      "State:             {}{}{}\n"
+      "Read Ahead:        {}\n"
+      "Tables present:    {}\n"
+      "Open count:        {}\n"
+      "Event number:      {}\n"
+      "Major, minor:      {}, {}\n"
+      "Number of targets: {}\n",
+      device.name(), info.suspended ? "SUSPENDED" : "ACTIVE", info.read_only ? " (READ-ONLY)" : "",
+      info.deferred_remove ? " (DEFERRED REMOVE)" : "", kReadAheadSectors, tables_present(info),
+      info.open_count, info.event_nr, major, minor, info.targets);
+  if (!uuid.empty()) {
+    text += fmt::format("UUID: {}\n", uuid);
+  }
+  return text + "\n";
+}
+
+std::string deps_text(const MappedDevice& device) {
+  std::string text;
+  for (const MappedDevice::Dependency& dep : device.dependencies(MappedDevice::Slot::kLive)) {
+    text += dep_word(dep) + "\n";
+  }
+  return text;
+}
+
+std::string stats_text(const MappedDevice& device) {
+  const IoSums sums = device.io_sums();
+  const auto group = [&](StatGroup g) { return static_cast<std::size_t>(g); };
+  const auto ms = [&](StatGroup g) { return sums.time_ns[group(g)] / kNsPerMs; };
+  std::uint64_t queue_ms = 0;
+  for (const std::uint64_t ns : sums.time_ns) {
+    queue_ms += ns / kNsPerMs;
+  }
+  const auto ios = [&](StatGroup g) { return sums.ios[group(g)]; };
+  const auto sectors = [&](StatGroup g) { return sums.sectors[group(g)]; };
+  using enum StatGroup;
+  return fmt::format(
+      "{:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8}\n",
+      ios(kRead), 0, sectors(kRead), ms(kRead), ios(kWrite), 0, sectors(kWrite), ms(kWrite),
+      sums.in_flight, 0, queue_ms, ios(kDiscard), 0, sectors(kDiscard), ms(kDiscard), ios(kFlush),
+      ms(kFlush));
+}
+
+std::string list_line(const MappedDevice& device) {
+  const MappedDevice::Info info = device.info();
+  const auto [major, minor] = split_numbers(device);
+  const std::array<char, 4> attr = {info.live ? 'L' : '-', info.inactive ? 'I' : '-',
+                                    info.suspended ? 's' : '-', info.read_only ? 'r' : 'w'};
+  return fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+                     escape_name(device.name()), escape_name(device.uuid()), major, minor,
+                     std::string_view(attr.data(), attr.size()), info.open_count, info.event_nr,
+                     info.targets, kReadAheadSectors, info.size, info.deferred_remove ? "D" : "",
+                     deps_field(device, MappedDevice::Slot::kLive),
+                     deps_field(device, MappedDevice::Slot::kInactive));
+}
+
+std::string targets_text(const TargetRegistry& registry) {
+  std::string text;
+  for (const TargetType* type : registry.types()) {
+    fmt::format_to(std::back_inserter(text), "{:<16} v{}.{}.{}\n", type->name, type->version.major,
+                   type->version.minor, type->version.patch);
+  }
+  return text;
+}
+
+std::string backup_text(const Engine& engine, const DeviceNotes& notes) {
+  std::string text = "begin\n";
+  for (const auto& device : engine.list_bottom_up()) {
+    const std::string name = escape_name(device->name());
+    const std::string uuid = device->uuid();
+    const MappedDevice::Info info = device->info();
+    const bool read_only = info.read_only || notes.get(device->serial()).load_read_only;
+    if (!info.live || !uuid.empty() || read_only) {
+      text += fmt::format("create{}{}{} {}\n", read_only ? " --readonly" : "",
+                          uuid.empty() ? "" : " --uuid ", escape_name(uuid), name);
+    }
+    text += table_text(*device, MappedDevice::Slot::kLive, true, name + ": ");
+  }
+  return text + "commit\n";
+}
+
+}  // namespace mapperfs

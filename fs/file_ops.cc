@@ -1,0 +1,283 @@
+// FileSystem: open files. The way of a read or a write begins here.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "fs/edge_writer.h"
+#include "fs/file_system.h"
+#include "fs/range_ops.h"
+
+namespace mapperfs {
+namespace {
+
+OpenDevice& device_handle(const fuse_file_info& fi) {
+  return *reinterpret_cast<OpenDevice*>(fi.fh);
+}
+TextFile& text_handle(const fuse_file_info& fi) { return *reinterpret_cast<TextFile*>(fi.fh); }
+
+// Any other open than this would be an open of a file that looks different: the kernel forbids.
+void set_device_flags(fuse_file_info& fi, bool cache) {
+  fi.direct_io = cache ? 0 : 1;
+#if MAPPERFS_HAVE_FUSE_PARALLEL_DIRECT_WRITES
+  fi.parallel_direct_writes = 1;
+#endif
+}
+
+}  // namespace
+
+void FileSystem::open(fuse_req* req, std::uint64_t ino, const fuse_file_info& fi) {
+  const Inode inode = Inode::of(ino);
+  if (inode.kind != FileKind::kDevice) {
+    open_text(req, inode, fi);
+    return;
+  }
+  std::shared_ptr<MappedDevice> device = device_of(inode);
+  if (device == nullptr) {
+    static_cast<void>(fuse_reply_err(req, ENXIO));
+    return;
+  }
+  control_.post([this, req, device, fi] { open_device(req, device, fi); });
+}
+
+void FileSystem::open_device(fuse_req* req, const std::shared_ptr<MappedDevice>& device,
+                             const fuse_file_info& fi) {
+  Result<std::unique_ptr<OpenDevice>> open = open_devices_.open(device);
+  if (!open.ok()) {
+    reply_status(req, open.status(), "open");
+    return;
+  }
+  std::unique_ptr<OpenDevice> handle = open.take();
+  fuse_file_info answer = fi;
+  set_device_flags(answer, options_.cache);
+  answer.fh = reinterpret_cast<std::uint64_t>(handle.get());
+  OpenDevice& opened = *handle.release();  // until release
+  if (fuse_reply_open(req, &answer) != 0) {
+    // Whoever opened was killed meanwhile: there will be no release.
+    const std::unique_ptr<OpenDevice> unwanted(&opened);
+    open_devices_.begin_close(*unwanted);
+    open_devices_.end_close(*unwanted);
+  }
+}
+
+void FileSystem::open_text(fuse_req* req, Inode inode, const fuse_file_info& fi) {
+  std::shared_ptr<MappedDevice> device = inode.serial == 0 ? nullptr : device_of(inode);
+  if (!is_text(inode.kind) || (inode.serial != 0 && device == nullptr)) {
+    static_cast<void>(fuse_reply_err(req, ENXIO));
+    return;
+  }
+  TextFile::Access access;
+  access.read = (fi.flags & O_ACCMODE) != O_WRONLY;
+  access.write = (fi.flags & O_ACCMODE) != O_RDONLY;
+  if (access.write && !require_owner(req)) {
+    return;
+  }
+  if (access.write && !is_writable_text(inode.kind)) {
+    static_cast<void>(fuse_reply_err(req, EACCES));  // root passes by the mode, not by us
+    return;
+  }
+  auto file = std::make_unique<TextFile>(executor_, notes_, inode.kind, std::move(device), access);
+  fuse_file_info answer = fi;
+  // Texts have no size that the kernel knows; direct reads go on until nothing comes.
+  answer.direct_io = 1;
+  answer.fh = reinterpret_cast<std::uint64_t>(file.get());
+  TextFile& opened = *file.release();  // until release
+  if (fuse_reply_open(req, &answer) != 0) {
+    std::unique_ptr<TextFile>(&opened).reset();
+  }
+}
+
+void FileSystem::read(fuse_req* req, std::uint64_t ino, std::size_t size, off_t offset,
+                      const fuse_file_info& fi) {
+  const auto from = static_cast<std::uint64_t>(offset);
+  if (Inode::of(ino).kind == FileKind::kDevice) {
+    read_device(req, device_handle(fi), size, from);
+    return;
+  }
+  TextFile& file = text_handle(fi);
+  control_.post([this, req, &file, size, from] {
+    Result<std::string> text = file.read(from, size);
+    if (text.ok()) {
+      static_cast<void>(fuse_reply_buf(req, text->data(), text->size()));
+    } else {
+      reply_status(req, text.status(), "read");
+    }
+  });
+}
+
+void FileSystem::read_device(fuse_req* req, OpenDevice& open, std::size_t size,
+                             std::uint64_t offset) {
+  MappedDevice& device = *open.shared->device;
+  const std::uint64_t end_of_device = device.size_sectors() << kSectorShift;
+  if (open.flushed.load(std::memory_order_relaxed)) [[unlikely]] {
+    open_devices_.set_flushed(open, false);
+  }
+  if (offset >= end_of_device || size == 0) {
+    static_cast<void>(fuse_reply_buf(req, nullptr, 0));
+    return;
+  }
+  const std::size_t len = std::min<std::uint64_t>(
+      {size, end_of_device - offset, std::uint64_t{IoPools::kMaxRequestBytes}});
+  // Whole blocks are read; the answer is cut out of them.
+  const std::uint64_t mask = open.shared->block_bytes.load(std::memory_order_relaxed) - 1;
+  const std::uint64_t from = offset & ~mask;
+  const std::uint64_t to = std::min((offset + len + mask) & ~mask, end_of_device);
+  IoRequest& io = io_.take(static_cast<std::size_t>(to - from));
+  io.read(*req, device, from >> kSectorShift, (to - from) >> kSectorShift,
+          static_cast<std::size_t>(offset - from), len);
+}
+
+void FileSystem::write(fuse_req* req, std::uint64_t ino, const char* data, std::size_t size,
+                       off_t offset, const fuse_file_info& fi) {
+  const auto at = static_cast<std::uint64_t>(offset);
+  if (Inode::of(ino).kind == FileKind::kDevice) {
+    OpenDevice& open = device_handle(fi);
+    write_device(req, open, data, size, at, (fi.flags & (O_SYNC | O_DSYNC)) != 0);
+  } else {
+    write_text(req, text_handle(fi), data, size, at);
+  }
+}
+
+void FileSystem::write_device(fuse_req* req, OpenDevice& open, const char* data, std::size_t size,
+                              std::uint64_t offset, bool sync) {
+  MappedDevice& device = *open.shared->device;
+  const std::uint64_t end_of_device = device.size_sectors() << kSectorShift;
+  if (open.flushed.load(std::memory_order_relaxed)) [[unlikely]] {
+    open_devices_.set_flushed(open, false);
+  }
+  if (device.read_only() || offset >= end_of_device) {
+    static_cast<void>(fuse_reply_err(req, device.read_only() ? EPERM : ENOSPC));
+    return;
+  }
+  const std::size_t len = std::min<std::uint64_t>(
+      {size, end_of_device - offset, std::uint64_t{IoPools::kMaxRequestBytes}});
+  if (len == 0) {
+    static_cast<void>(fuse_reply_write(req, 0));
+    return;
+  }
+  const auto flags = static_cast<std::uint8_t>(sync ? kBioFua : 0);
+  const std::uint64_t mask = open.shared->block_bytes.load(std::memory_order_relaxed) - 1;
+  if (((offset | len) & mask) != 0) [[unlikely]] {
+    write_edges(req, open, data, len, offset, flags);
+    return;
+  }
+  // The transport's buffer is its own again when this returns; the bio may live longer.
+  IoRequest& io = io_.take(len);
+  std::memcpy(io.buffer(), data, len);
+  io.write(*req, device, offset >> kSectorShift, len >> kSectorShift, len, flags);
+}
+
+void FileSystem::write_edges(fuse_req* req, OpenDevice& open, const char* data, std::size_t size,
+                             std::uint64_t offset, std::uint8_t flags) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  auto copy = std::make_shared<std::vector<std::byte>>(bytes, bytes + size);
+  // The request holds the file open until it is answered, and so its device.
+  run_in_order(slow_, open.shared, [req, shared = open.shared, copy, offset, flags] {
+    const BlkStatus status = write_unaligned(
+        *shared->device, shared->block_bytes.load(std::memory_order_relaxed), offset, *copy, flags);
+    if (status == BlkStatus::kOk) {
+      static_cast<void>(fuse_reply_write(req, copy->size()));
+    } else {
+      static_cast<void>(fuse_reply_err(req, errno_of(status)));
+    }
+  });
+}
+
+void FileSystem::write_text(fuse_req* req, TextFile& file, const char* data, std::size_t size,
+                            std::uint64_t offset) {
+  const bool cut = size >= max_write_.load(std::memory_order_relaxed);
+  control_.post([this, req, &file, text = std::string(data, size), offset, cut] {
+    RunOptions options;
+    options.interrupted = [this, req] {
+      return stopping_.load(std::memory_order_acquire) || fuse_req_interrupted(req) != 0;
+    };
+    const Status status = file.write(text, offset, cut, options);
+    if (status.ok()) {
+      static_cast<void>(fuse_reply_write(req, text.size()));
+    } else {
+      static_cast<void>(fuse_reply_err(req, status.error()));
+    }
+  });
+}
+
+void FileSystem::flush(fuse_req* req, std::uint64_t ino, const fuse_file_info& fi) {
+  if (Inode::of(ino).kind == FileKind::kDevice) {
+    open_devices_.set_flushed(device_handle(fi), true);
+  }
+  static_cast<void>(fuse_reply_err(req, 0));
+}
+
+void FileSystem::fsync(fuse_req* req, std::uint64_t ino, const fuse_file_info& fi) {
+  if (Inode::of(ino).kind != FileKind::kDevice) {
+    static_cast<void>(fuse_reply_err(req, 0));
+    return;
+  }
+  io_.take(0).flush(*req, *device_handle(fi).shared->device);
+}
+
+void FileSystem::fallocate(fuse_req* req, std::uint64_t ino, int mode, off_t offset, off_t length,
+                           const fuse_file_info& fi) {
+  if (Inode::of(ino).kind != FileKind::kDevice) {
+    static_cast<void>(fuse_reply_err(req, EOPNOTSUPP));
+    return;
+  }
+  const std::shared_ptr<SharedDevice>& open = device_handle(fi).shared;
+  run_in_order(slow_, open, [this, req, shared = open, mode, offset, length] {
+    const int error =
+        allocate_range(*shared->device, shared->block_bytes.load(std::memory_order_relaxed), mode,
+                       static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length));
+    device_resized(*shared->device);  // what takes space may have changed
+    static_cast<void>(fuse_reply_err(req, error));
+  });
+}
+
+void FileSystem::lseek(fuse_req* req, std::uint64_t ino, off_t offset, int whence,
+                       const fuse_file_info& fi) {
+  if (Inode::of(ino).kind != FileKind::kDevice || (whence != SEEK_DATA && whence != SEEK_HOLE)) {
+    static_cast<void>(fuse_reply_err(req, EINVAL));
+    return;
+  }
+  control_.post([req, shared = device_handle(fi).shared, offset, whence] {
+    std::uint64_t found = 0;
+    const int error =
+        seek_extent(*shared->device, whence == SEEK_HOLE, static_cast<std::uint64_t>(offset), found,
+                    [req] { return fuse_req_interrupted(req) != 0; });
+    if (error == 0) {
+      static_cast<void>(fuse_reply_lseek(req, static_cast<off_t>(found)));
+    } else {
+      static_cast<void>(fuse_reply_err(req, error));
+    }
+  });
+}
+
+void FileSystem::poll(fuse_req* req, std::uint64_t ino, const fuse_file_info& fi,
+                      fuse_pollhandle* handle) {
+  PollHandle owned(handle);
+  if (Inode::of(ino).kind != FileKind::kEvent) {
+    static_cast<void>(fuse_reply_poll(req, POLLIN | POLLOUT));
+    return;
+  }
+  const TextFile& file = text_handle(fi);
+  const MappedDevice& device = *file.device();
+  // Remembered before it is looked at: an event between the two is seen by either.
+  if (owned != nullptr) {
+    pollers_.remember(device.serial(), &file, std::move(owned));
+  }
+  unsigned events = 0;
+  if (device.removed()) {
+    events = POLLIN | POLLERR;
+  } else if (file.event_came()) {
+    events = POLLIN;
+  }
+  static_cast<void>(fuse_reply_poll(req, events));
+}
+
+}  // namespace mapperfs

@@ -1,0 +1,153 @@
+#include "tools/daemon_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+
+#include "fs/mount.h"
+
+namespace mapperfs {
+namespace {
+
+constexpr std::uint32_t kMinMaxWrite = 128U << 10;
+constexpr std::uint32_t kMaxMaxWrite = 1U << 20;
+
+// What /etc/fstab and systemd write for themselves.
+constexpr std::array<std::string_view, 10> kNotForUs = {
+    "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "defaults"};
+
+Status parse_max_write(const std::string& value, std::uint32_t& bytes) {
+  std::uint32_t number = 0;
+  const char* end = value.data() + value.size();
+  const auto [at, error] = std::from_chars(value.data(), end, number);
+  const std::string_view unit(at, static_cast<std::size_t>(end - at));
+  const std::uint32_t factor = unit.empty()  ? 1
+                               : unit == "K" ? 1U << 10
+                               : unit == "M" ? 1U << 20
+                                             : 0;
+  if (error != std::errc() || factor == 0 || number > kMaxMaxWrite / factor ||
+      number * factor < kMinMaxWrite) {
+    return {EINVAL, fmt::format("max_write \"{}\" is not between {}K and {}K", value,
+                                kMinMaxWrite >> 10, kMaxMaxWrite >> 10)};
+  }
+  bytes = number * factor;
+  return {};
+}
+
+std::string version_text() {
+  return fmt::format("mapperfs {}\nlibfuse {}", MAPPERFS_VERSION, libfuse_version());
+}
+
+// The mount point as the kernel will name it.
+Status find_mount_point(const std::string& path, std::string& canonical) {
+  std::error_code error;
+  const std::filesystem::path found = std::filesystem::canonical(path, error);
+  if (error) {
+    return {error.value(), fmt::format("mount point {}: {}", path, error.message())};
+  }
+  if (!std::filesystem::is_directory(found, error)) {
+    return {ENOTDIR, fmt::format("mount point {} is no directory", path)};
+  }
+  canonical = found.string();
+  return {};
+}
+
+}  // namespace
+
+Status take_mount_option(const std::string& option, DaemonOptions& options) {
+  const std::size_t equals = option.find('=');
+  const std::string key = option.substr(0, equals);
+  const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
+  if (option.empty() || key.starts_with("x-") || key == "comment" ||
+      std::find(kNotForUs.begin(), kNotForUs.end(), key) != kNotForUs.end()) {
+    return {};
+  }
+  if (key == "max_write") {
+    return parse_max_write(value, options.max_write);
+  }
+  if (key == "transport") {
+    options.transport = value;
+    return parse_transport(value).status();
+  }
+  if (option == "cache") {
+    options.cache = true;
+  } else if (key == "tables") {
+    options.tables = value;
+  } else if (key == "log_level") {
+    options.log_level = value;
+  } else if (key == "fsname") {
+    options.fs_name = value;
+  } else if (key != "subtype") {
+    options.fuse_options.push_back(option);
+  }
+  return {};
+}
+
+std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& exit_code) {
+  DaemonOptions options;
+  std::vector<std::string> places;
+  std::vector<std::string> lists;
+  std::string max_write;
+  CLI::App app{
+      "The Linux device mapper as a file system: every mapped device is a file of the mount, "
+      "and the file `control` takes device-mapper tables.",
+      "mapperfs"};
+  app.add_option("place", places,
+                 "[NAME] MOUNT_POINT; NAME stands in the mount table's first column")
+      ->expected(1, 2)
+      ->required()
+      ->option_text("[NAME] MOUNT_POINT");
+  app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
+  app.add_option("-o", lists,
+                 "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
+                 "cache, tables=FILE, log_level=LEVEL, and those of mount(8) and libfuse "
+                 "(allow_other, allow_root, ro, ...)")
+      ->option_text("LIST");
+  app.add_option("--tables", options.tables,
+                 "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave");
+  app.add_option("--transport", options.transport, "auto, dev or uring");
+  app.add_option("--max-write", max_write, "largest request in bytes, 128K to 1M");
+  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
+  app.set_version_flag("-V,--version", version_text());
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit_code = app.exit(error) == 0 ? 0 : 1;
+    return std::nullopt;
+  }
+  options.mount_point = places.back();
+  if (places.size() == 2) {
+    options.fs_name = places.front();
+  }
+  Status status = max_write.empty() ? Status() : parse_max_write(max_write, options.max_write);
+  if (status.ok()) {
+    status = parse_transport(options.transport).status();
+  }
+  for (const std::string& list : lists) {
+    std::string_view rest = list;
+    while (!rest.empty() && status.ok()) {
+      const std::size_t comma = std::min(rest.find(','), rest.size());
+      status = take_mount_option(std::string(rest.substr(0, comma)), options);
+      rest.remove_prefix(std::min(comma + 1, rest.size()));
+    }
+  }
+  if (status.ok()) {
+    status = find_mount_point(places.back(), options.mount_point);
+  }
+  if (!status.ok()) {
+    fmt::print(stderr, "mapperfs: {}\n", status.message());
+    exit_code = 1;
+    return std::nullopt;
+  }
+  return options;
+}
+
+}  // namespace mapperfs

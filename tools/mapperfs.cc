@@ -1,0 +1,114 @@
+// mapperfs: mounts the file system and serves it until it is unmounted or told to end.
+//
+// Order of things: signals are blocked and the process forked before any thread exists; tables are
+// brought up before the mount is visible; the caller is let go when the mount serves.
+
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <memory>
+
+#include "engine/backing.h"
+#include "engine/engine.h"
+#include "engine/env.h"
+#include "fs/control_session.h"
+#include "fs/mount.h"
+#include "targets/targets.h"
+#include "tools/daemon_background.h"
+#include "tools/daemon_options.h"
+#include "tools/daemon_signals.h"
+
+namespace mapperfs {
+namespace {
+
+// Memory that serves a block device must not be reclaimed by writing to that very device: the
+// kernel's name for a process on that path is "IO flusher". Needs CAP_SYS_RESOURCE; without it the
+// mount works, and file systems on loop devices over it are at the usual risk under memory
+// pressure.
+void become_io_flusher() {
+#ifdef PR_SET_IO_FLUSHER
+  static_cast<void>(::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0);
+#endif
+}
+
+Status bring_up(ControlExecutor& executor, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!file.is_open() || file.bad()) {
+    return {errno != 0 ? errno : EIO, fmt::format("tables {}: {}", path, std::strerror(errno))};
+  }
+  ControlSession session(executor, ControlSession::Kind::kControl, nullptr);
+  Outcome outcome = session.write(text, false, {});
+  session.close();
+  return outcome.status.with_context(fmt::format("tables {}", path));
+}
+
+Status run(const DaemonOptions& options, Background& background) {
+  const std::unique_ptr<Env> env = make_real_env();
+  const std::unique_ptr<BackingOpener> backing =
+      make_backing_opener(*env, {.mount_point = options.mount_point});
+  TargetRegistry registry;
+  register_targets(registry);
+  Engine engine(*env, registry, *backing);
+  engine.log().set_sink([](const std::string& sentence) { spdlog::info("{}", sentence); });
+
+  Result<TransportKind> transport = parse_transport(options.transport);
+  if (!transport.ok()) {
+    return transport.status();
+  }
+  MountOptions mount_options;
+  mount_options.mount_point = options.mount_point;
+  mount_options.fs_name = options.fs_name;
+  mount_options.fuse_options = options.fuse_options;
+  mount_options.transport = *transport;
+  mount_options.max_write = options.max_write;
+  mount_options.cache = options.cache;
+  mount_options.serving = [&background] { background.ready(); };
+  Result<std::unique_ptr<Mount>> mount = Mount::make(engine, std::move(mount_options));
+  if (!mount.ok()) {
+    return mount.status();
+  }
+  Status status;
+  if (!options.tables.empty()) {
+    status = bring_up((*mount)->executor(), options.tables);
+  }
+  if (status.ok()) {
+    const Signals signals([&mount] { (*mount)->stop(); });
+    status = (*mount)->serve();
+  }
+  engine.shut_down();
+  return status;
+}
+
+int main_checked(int argc, char** argv) {
+  int exit_code = 0;
+  const std::optional<DaemonOptions> options = parse_daemon_options(argc, argv, exit_code);
+  if (!options) {
+    return exit_code;
+  }
+  Signals::block();
+  become_io_flusher();
+  Background background(options->foreground);
+  auto logger = std::make_shared<spdlog::logger>("mapperfs",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_level(spdlog::level::from_str(options->log_level));
+  logger->set_pattern("mapperfs: %v");
+  spdlog::set_default_logger(std::move(logger));
+  const Status status = run(*options, background);
+  if (!status.ok()) {
+    background.failed(status.message());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace mapperfs
+
+int main(int argc, char** argv) { return mapperfs::main_checked(argc, argv); }
