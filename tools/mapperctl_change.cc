@@ -24,13 +24,13 @@ std::string suspend_flags(const Options& opt) {
   return flags;
 }
 
-// One command for one device; with `describe`, -v shows what became of it.
+// One command for one device, whose name goes behind it; with `describe`, -v shows what became of
+// it.
 bool simple(Session& session, const Args& args, std::string_view verb, const std::string& command,
             bool describe) {
   const auto device = session.select(first_or_null(args), verb);
   if (!device) return false;
-  const Reply reply =
-      session.client()->run(fmt::format("{} {}", command, escape_word(device->name)));
+  const Reply reply = session.client()->run(command + escape_word(device->name));
   if (!reply.ok()) return session.ioctl_failed(verb, device->ident, reply);
   return !describe || session.opt().verbose == 0 || print_info_of(session, device->name);
 }
@@ -148,7 +148,7 @@ bool verb_resume(Session& session, const Args& args) {
 }
 
 bool verb_clear(Session& session, const Args& args) {
-  return simple(session, args, "clear", "clear", true);
+  return simple(session, args, "clear", "clear ", true);
 }
 
 bool verb_wipe_table(Session& session, const Args& args) {

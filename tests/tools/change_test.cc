@@ -1,0 +1,303 @@
+// create, load, remove and their like, against a scripted mount. Expected outputs are those of a
+// dmsetup on a kernel.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "tests/tools/fake_mount.h"
+
+namespace mapperctl {
+namespace {
+
+using Commands = std::vector<std::string>;
+
+TEST(Create, MakesLoadsAndResumes) {
+  FakeMount mount;
+  mount.answer("create d0", "");
+  mount.answer("load d0: 0 8 linear /dev/ram0 0\nload d0: 8 8 zero ", "");
+  mount.answer("resume d0", "");
+  const auto run = mount.run({"dmsetup", "create", "d0"}, "0 8 linear /dev/ram0 0\n8 8 zero\n");
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(run.out + run.err, "");
+  EXPECT_EQ(mount.commands().size(), 3U);
+}
+
+TEST(Create, TakesSeveralTablesAsLinesOfOne) {
+  FakeMount mount;
+  mount.answer("create --readonly --uuid U-1 d0", "");
+  mount.answer("load --readonly d0: 0 8 zero \nload --readonly d0: 8 8 error ", "");
+  mount.answer("resume d0", "");
+  const auto run = mount.run({"dmsetup", "create", "-r", "-u", "U-1", "d0", "--table", "0 8 zero",
+                              "--table", "8 8 error"});
+  EXPECT_EQ(run.status, 0) << run.err;
+}
+
+TEST(Create, MakesABareDeviceOfAnEmptyTable) {
+  FakeMount mount;
+  mount.answer("create d0", "");
+  EXPECT_EQ(mount.run({"dmsetup", "create", "d0"}, "\n# nothing\n").status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "create", "d0", "--notable"}, "not read").status, 0);
+  EXPECT_EQ(mount.commands(), Commands({"create d0", "create d0"}));
+}
+
+TEST(Create, RollsBackWhenTheTableIsRefused) {
+  FakeMount mount;
+  mount.answer("create bad", "");
+  mount.refuse("load bad: 0 8 nosuch ", EINVAL, "unknown target type: nosuch\n");
+  mount.device("bad", list_line("bad", "", 0, "---w"));
+  mount.answer("remove bad", "");
+  const auto run = mount.run({"mapperctl", "create", "bad", "--table", "0 8 nosuch"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_EQ(run.err,
+            "device-mapper: reload ioctl on bad (253:0) failed: Invalid argument\n"
+            "mapperctl: unknown target type: nosuch\n"
+            "Command failed.\n");
+  EXPECT_EQ(mount.commands().back(), "remove bad");
+}
+
+TEST(Create, CalledAsDmsetupAddsNothingToTheError) {
+  FakeMount mount;
+  mount.refuse("create --uuid TEST-uuid-1 d2", EBUSY, "the UUID is taken by d1");
+  const auto run = mount.run({"dmsetup", "create", "d2", "--uuid", "TEST-uuid-1"}, "0 8 zero\n");
+  EXPECT_EQ(run.err,
+            "device-mapper: create ioctl on d2 TEST-uuid-1 failed: Device or resource busy\n"
+            "Command failed.\n");
+}
+
+TEST(Create, RemovesTheDeviceWhenResumeFails) {
+  FakeMount mount;
+  mount.answer("create d", "");
+  mount.answer("load d: 0 8 zero ", "");
+  mount.refuse("resume d", EAGAIN);
+  mount.answer("remove d", "");
+  const auto run = mount.run({"dmsetup", "create", "d", "--table", "0 8 zero"});
+  EXPECT_EQ(run.err,
+            "device-mapper: resume ioctl on d  failed: Resource temporarily unavailable\n"
+            "Command failed.\n");
+  EXPECT_EQ(mount.commands().back(), "remove d");
+}
+
+struct NameCase {
+  const char* name;
+  const char* error;
+};
+
+TEST(Create, ChecksNamesBeforeAnythingIsAsked) {
+  const std::string longest(128, 'n');
+  const std::string too_long = "Name \"" + longest + "\" too long.\nCommand failed.\n";
+  const NameCase cases[] = {
+      {"x/y", "Name \"x/y\" invalid. It contains \"/\".\nCommand failed.\n"},
+      {"/dev/foo/d", "Device /dev/foo/d not found\nCommand failed.\n"},
+      {longest.c_str(), too_long.c_str()},
+  };
+  for (const NameCase& c : cases) {
+    FakeMount mount;
+    const auto run = mount.run({"dmsetup", "create", c.name, "--table", "0 8 zero"});
+    EXPECT_EQ(run.err, c.error);
+    EXPECT_TRUE(mount.commands().empty());
+  }
+}
+
+TEST(Create, PrintsNamesOfErrorsAsTheyWereGiven) {
+  FakeMount mount;
+  mount.refuse("create ", EINVAL);
+  EXPECT_EQ(mount.run({"dmsetup", "create", "", "--notable"}).err,
+            "device-mapper: create ioctl on   failed: Invalid argument\nCommand failed.\n");
+}
+
+TEST(Create, ManglesNames) {
+  FakeMount mount;
+  mount.answer("create sp\\\\x20ace", "");
+  EXPECT_EQ(mount.run({"dmsetup", "create", "sp ace", "--notable"}).status, 0);
+}
+
+TEST(Create, ReportsBadTables) {
+  FakeMount mount;
+  EXPECT_EQ(mount.run({"dmsetup", "create", "b"}, "0 8\n").err,
+            "Invalid format on line 1 of table on stdin.\nCommand failed.\n");
+  EXPECT_EQ(mount.run({"dmsetup", "create", "b", "/nowhere/table"}).err,
+            "Couldn't open '/nowhere/table' for reading.\nCommand failed.\n");
+  EXPECT_TRUE(mount.commands().empty());
+}
+
+TEST(CreateConcise, MakesEachDevice) {
+  FakeMount mount;
+  mount.answer("create c0", "");
+  mount.answer("load c0: 0 8 zero \nload c0: 8 8 error ", "");
+  mount.answer("resume c0", "");
+  mount.answer("create --readonly --minor 5 --uuid U c1", "");
+  mount.answer("load --readonly c1: 0 8 zero ", "");
+  mount.answer("resume c1", "");
+  const auto run = mount.run({"dmsetup", "create", "--concise"},
+                             "c0,,,,0 8 zero,8 8 error;c1,U,5,ro,0 8 zero\n");
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(mount.commands().size(), 6U);
+}
+
+TEST(Load, FillsTheInactiveSlot) {
+  FakeMount mount;
+  mount.answer("load d0: 0 8 zero ", "");
+  EXPECT_EQ(mount.run({"dmsetup", "load", "d0", "--table", "0 8 zero"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "reload", "d0"}, "0 8 zero").status, 0);
+}
+
+TEST(Load, OfAnEmptyTableIsRefused) {
+  FakeMount mount;
+  mount.device("d0", list_line("d0", "", 0, "L--w"));
+  EXPECT_EQ(mount.run({"mapperctl", "load", "d0"}, "").err,
+            "device-mapper: reload ioctl on d0  failed: Invalid argument\n"
+            "mapperctl: d0: no targets specified\nCommand failed.\n");
+}
+
+TEST(Remove, StopsAtTheFirstThatFails) {
+  FakeMount mount;
+  mount.answer("remove a", "");
+  mount.refuse("remove nosuch", ENXIO);
+  const auto run = mount.run({"dmsetup", "remove", "a", "nosuch", "b"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_EQ(run.err,
+            "device-mapper: remove ioctl on nosuch  failed: No such device or address\n"
+            "Command failed.\n");
+  EXPECT_EQ(mount.commands(), Commands({"remove a", "remove nosuch"}));
+}
+
+TEST(Remove, ForceLeavesAnErrorTableWhenTheDeviceIsOpen) {
+  FakeMount mount;
+  mount.device("lo", list_line("lo", "", 2, "L--w", 1));
+  mount.answer("wipe_table --noflush --nolockfs lo", "");
+  mount.refuse("remove lo", EBUSY);
+  const auto run = mount.run({"dmsetup", "remove", "--force", "lo"});
+  EXPECT_EQ(
+      run.err,
+      "device-mapper: remove ioctl on lo  failed: Device or resource busy\nCommand failed.\n");
+}
+
+TEST(Remove, ForceOfNothingComplainsOfEveryStep) {
+  FakeMount mount;
+  mount.refuse("list nope", ENXIO);
+  mount.refuse("remove nope", ENXIO);
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-f", "nope"}).err,
+            "device-mapper: table ioctl on nope  failed: No such device or address\n"
+            "device-mapper: reload ioctl on nope  failed: No such device or address\n"
+            "device-mapper: remove ioctl on nope  failed: No such device or address\n"
+            "Command failed.\n");
+}
+
+TEST(Remove, PassesDeferredOn) {
+  FakeMount mount;
+  mount.answer("remove --deferred lo", "");
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "--deferred", "/dev/mapper/lo"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "--deferred", "/mnt/fake/lo"}).status, 0);
+}
+
+TEST(RemoveAll, ForceSaysHowManyStay) {
+  FakeMount mount;
+  mount.device("lo", list_line("lo", "", 2, "L--w", 1));
+  mount.answer("remove_all", "");
+  mount.answer("wipe_table --noflush --nolockfs lo", "");
+  const auto run = mount.run({"dmsetup", "remove_all", "-f"});
+  EXPECT_EQ(run.status, 0);
+  EXPECT_EQ(run.err, "Unable to remove 1 device(s).\n");
+}
+
+TEST(Suspend, PassesItsFlagsOn) {
+  FakeMount mount;
+  mount.answer("suspend --noflush --nolockfs d", "");
+  mount.answer("resume --noflush d", "");
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "--noflush", "--nolockfs", "d"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "resume", "--noflush", "d"}).status, 0);
+}
+
+TEST(Suspend, WantsADevice) {
+  FakeMount mount;
+  EXPECT_EQ(mount.run({"dmsetup", "suspend"}).err, "No device specified.\nCommand failed.\n");
+}
+
+TEST(Select, FindsDevicesByUuidAndNumber) {
+  FakeMount mount;
+  mount.device("up", list_line("up", "UU-1", 2, "L--w"));
+  mount.answer("suspend up", "");
+  mount.answer("message up 0 hi", "there");
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "-u", "UU-1"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "-j", "253", "-m", "2"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "message", "-u", "UU-1", "0", "hi"}).out, "there\n");
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "-j", "253", "-m", "9"}).err,
+            "device-mapper: suspend ioctl on  (253:9) failed: No such device or address\n"
+            "Command failed.\n");
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "-u", "UU-2", "x"}).err,
+            "device-mapper: rename ioctl on  UU-2 failed: No such device or address\n"
+            "Command failed.\n");
+}
+
+TEST(Rename, ChangesNameOrSetsUuid) {
+  FakeMount mount;
+  mount.answer("rename d0 d1", "");
+  mount.answer("rename d2 with\\\\x20space", "");
+  mount.answer("setuuid d1 U-1", "");
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "d0", "d1"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "d2", "with space"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "d1", "--setuuid", "U-1"}).status, 0);
+}
+
+TEST(Rename, RefusesBadNewNames) {
+  FakeMount mount;
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "d2", "a/b"}).err,
+            "Name \"a/b\" invalid. It contains \"/\".\nCommand failed.\n");
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "d2"}).err, "No device specified.\nCommand failed.\n");
+}
+
+TEST(Message, JoinsWordsAndPrintsTheReply) {
+  FakeMount mount;
+  mount.answer("message ms 0 @stats_create - /4", "0");
+  mount.answer("message ms 8 \\#a b", "");
+  mount.answer("message ms 0 @stats_list", "0: 0+8 8 - -\n");
+  EXPECT_EQ(mount.run({"dmsetup", "message", "ms", "0", "@stats_create", "-", "/4"}).out, "0\n");
+  EXPECT_EQ(mount.run({"dmsetup", "message", "ms", "8", "#a\nb"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "message", "ms", "0", "@stats_list"}).out, "0: 0+8 8 - -\n");
+}
+
+TEST(Message, ChecksItsArguments) {
+  FakeMount mount;
+  mount.refuse("message a 0 ", EINVAL, "empty message");
+  EXPECT_EQ(mount.run({"dmsetup", "message", "a", "x", "hello"}).err,
+            "Invalid sector.\nCommand failed.\n");
+  EXPECT_EQ(mount.run({"dmsetup", "message", "a", "0"}).err,
+            "No message supplied.\n"
+            "device-mapper: message ioctl on a  failed: Invalid argument\nCommand failed.\n");
+}
+
+TEST(Wait, WaitsForTheNumberGiven) {
+  FakeMount mount;
+  mount.device("ms", list_line("ms", "", 0, "L--w"));
+  EXPECT_EQ(mount.run({"dmsetup", "wait", "ms", "5"}).status, 0);
+  EXPECT_EQ(mount.commands().back(), "(wait ms 5)");
+  EXPECT_EQ(mount.run({"dmsetup", "wait", "nosuch"}).err,
+            "device-mapper: waitevent ioctl on nosuch  failed: No such device or address\n"
+            "Command failed.\n");
+}
+
+TEST(Mangle, BringsNamesIntoTheirForm) {
+  FakeMount mount;
+  mount.device("d1", list_line("d1", "TEST-uuid-1", 0, "L--w"));
+  mount.device("m n", list_line("m\\ n", "", 1, "L--w"));
+  mount.device("ms", list_line("ms", "", 2, "L--w"));
+  mount.answer("rename m\\ n m\\\\x20n", "");
+  EXPECT_EQ(mount.run({"dmsetup", "mangle"}).out,
+            "d1: TEST-uuid-1: name and UUID already in correct form\n"
+            "m n: renaming to m\\x20n\n"
+            "ms: [no UUID]: name already in correct form\n");
+}
+
+TEST(AnyVerb, SaysWhenNothingIsMounted) {
+  FakeMount mount;
+  mount.unreachable(ENOENT);
+  const auto run = mount.run({"mapperctl", "ls"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_EQ(run.err,
+            "/mnt/fake/control: open failed: No such file or directory\n"
+            "Failure to communicate with mapperfs.\n"
+            "Check that a mapperfs is mounted on /mnt/fake.\nCommand failed.\n");
+}
+
+}  // namespace
+}  // namespace mapperctl
