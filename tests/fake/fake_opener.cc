@@ -35,6 +35,11 @@ MemDev& FakeOpener::add_mem(const std::string& word, sector_t sectors, const Que
   return *device;
 }
 
+void FakeOpener::add_any(sector_t sectors) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  any_sectors_ = sectors;
+}
+
 void FakeOpener::add_error(const std::string& word, int error) {
   const std::lock_guard<std::mutex> lock(mutex_);
   errors_[word] = error;
@@ -46,7 +51,11 @@ Result<DevRef> FakeOpener::open(const std::string& word, DeviceMode mode) {
   if (const auto error = errors_.find(word); error != errors_.end()) {
     return Status(error->second, word + " does not open");
   }
-  const auto device = devices_.find(word);
+  auto device = devices_.find(word);
+  if (device == devices_.end() && any_sectors_ != 0) {
+    own_[word] = std::make_unique<MemDev>(word, any_sectors_);
+    device = devices_.emplace(word, own_[word].get()).first;
+  }
   if (device == devices_.end()) {
     return Status(ENOENT, word + " does not exist");
   }

@@ -29,8 +29,8 @@ AsyncBio::AsyncBio(BlockDevice& dev, Op op, sector_t sector, sector_t sectors, s
   bio_.completion = this;
 }
 
-AsyncBio::AsyncBio(BlockDevice& dev, sector_t sector, Bytes data)
-    : AsyncBio(dev, Op::kWrite, sector, data.size() >> kSectorShift) {
+AsyncBio::AsyncBio(BlockDevice& dev, sector_t sector, Bytes data, std::uint8_t flags)
+    : AsyncBio(dev, Op::kWrite, sector, data.size() >> kSectorShift, flags) {
   data_ = std::move(data);
   bio_.data = data_.data();
 }

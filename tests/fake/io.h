@@ -28,7 +28,7 @@ Bytes read_back(BlockDevice& dev, sector_t sector, sector_t sectors);
 class AsyncBio final : public Completion {
  public:
   AsyncBio(BlockDevice& dev, Op op, sector_t sector, sector_t sectors, std::uint8_t flags = 0);
-  AsyncBio(BlockDevice& dev, sector_t sector, Bytes data);  // a write
+  AsyncBio(BlockDevice& dev, sector_t sector, Bytes data, std::uint8_t flags = 0);  // a write
 
   AsyncBio& submit();
   void complete(Bio& bio) noexcept override;
