@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ostream.h>
-#include <getopt.h>
 
 #include <algorithm>
 #include <array>
@@ -12,137 +11,10 @@
 #include <string_view>
 
 #include "tools/mapperctl_help.h"
+#include "tools/mapperctl_option_table.h"
 
 namespace mapperctl {
 namespace {
-
-// Long options without a letter of their own. The order is of no matter.
-enum LongOption : int {
-  kAddNode = 256,
-  kAlias,
-  kAllDevices,
-  kAllPrograms,
-  kAllRegions,
-  kAreas,
-  kAreaSize,
-  kBounds,
-  kClear,
-  kConcise,
-  kCount,
-  kDeferred,
-  kExec,
-  kHeadings,
-  kHistogram,
-  kIgnored,          // taken and without meaning here
-  kIgnoredArgument,  // the same with an argument
-  kInactive,
-  kInterval,
-  kJson,
-  kLength,
-  kMangleName,
-  kMount,
-  kNameprefixes,
-  kNoflush,
-  kNoheadings,
-  kNolockfs,
-  kPrecise,
-  kProgramId,
-  kReadahead,
-  kRegionId,
-  kRetry,
-  kRows,
-  kSegments,
-  kSeparator,
-  kSetuuid,
-  kShowkeys,
-  kStart,
-  kTable,
-  kTarget,
-  kTree,
-  kUdevCookie,
-  kUnits,
-  kUnquoted,
-  kUserData,
-  kVersion,
-  kAddNodeOnCreate,
-};
-
-constexpr char kShortOptions[] = "cCfG:hj:m:M:no:O:rS:u:U:vy";
-
-constexpr std::array kLongOptions = {
-    option{"addnodeoncreate", no_argument, nullptr, kAddNodeOnCreate},
-    option{"addnodeonresume", no_argument, nullptr, kAddNode},
-    option{"alias", required_argument, nullptr, kAlias},
-    option{"alldevices", no_argument, nullptr, kAllDevices},
-    option{"allprograms", no_argument, nullptr, kAllPrograms},
-    option{"allregions", no_argument, nullptr, kAllRegions},
-    option{"area", no_argument, nullptr, kIgnored},
-    option{"areas", required_argument, nullptr, kAreas},
-    option{"areasize", required_argument, nullptr, kAreaSize},
-    option{"bounds", required_argument, nullptr, kBounds},
-    option{"checks", no_argument, nullptr, kIgnored},
-    option{"clear", no_argument, nullptr, kClear},
-    option{"columns", no_argument, nullptr, 'c'},
-    option{"concise", no_argument, nullptr, kConcise},
-    option{"count", required_argument, nullptr, kCount},
-    option{"deferred", no_argument, nullptr, kDeferred},
-    option{"exec", required_argument, nullptr, kExec},
-    option{"force", no_argument, nullptr, 'f'},
-    option{"gid", required_argument, nullptr, 'G'},
-    option{"headings", required_argument, nullptr, kHeadings},
-    option{"help", no_argument, nullptr, 'h'},
-    option{"histogram", no_argument, nullptr, kHistogram},
-    option{"inactive", no_argument, nullptr, kInactive},
-    option{"interval", required_argument, nullptr, kInterval},
-    option{"json", no_argument, nullptr, kJson},
-    option{"length", required_argument, nullptr, kLength},
-    option{"major", required_argument, nullptr, 'j'},
-    option{"manglename", required_argument, nullptr, kMangleName},
-    option{"minor", required_argument, nullptr, 'm'},
-    option{"mode", required_argument, nullptr, 'M'},
-    option{"mount", required_argument, nullptr, kMount},
-    option{"nameprefixes", no_argument, nullptr, kNameprefixes},
-    option{"noflush", no_argument, nullptr, kNoflush},
-    option{"noheadings", no_argument, nullptr, kNoheadings},
-    option{"nolockfs", no_argument, nullptr, kNolockfs},
-    option{"noopencount", no_argument, nullptr, kIgnored},
-    option{"nosuffix", no_argument, nullptr, kIgnored},
-    option{"notable", no_argument, nullptr, 'n'},
-    option{"notimesuffix", no_argument, nullptr, kIgnored},
-    option{"noudevrules", no_argument, nullptr, kIgnored},
-    option{"noudevsync", no_argument, nullptr, kIgnored},
-    option{"options", required_argument, nullptr, 'o'},
-    option{"precise", no_argument, nullptr, kPrecise},
-    option{"programid", required_argument, nullptr, kProgramId},
-    option{"readahead", required_argument, nullptr, kReadahead},
-    option{"readonly", no_argument, nullptr, 'r'},
-    option{"region", no_argument, nullptr, kIgnored},
-    option{"regionid", required_argument, nullptr, kRegionId},
-    option{"retry", no_argument, nullptr, kRetry},
-    option{"rows", no_argument, nullptr, kRows},
-    option{"segments", no_argument, nullptr, kSegments},
-    option{"select", required_argument, nullptr, 'S'},
-    option{"separator", required_argument, nullptr, kSeparator},
-    option{"setuuid", no_argument, nullptr, kSetuuid},
-    option{"showkeys", no_argument, nullptr, kShowkeys},
-    option{"sort", required_argument, nullptr, 'O'},
-    option{"start", required_argument, nullptr, kStart},
-    option{"table", required_argument, nullptr, kTable},
-    option{"target", required_argument, nullptr, kTarget},
-    option{"tree", no_argument, nullptr, kTree},
-    option{"udevcookie", required_argument, nullptr, kUdevCookie},
-    option{"uid", required_argument, nullptr, 'U'},
-    option{"unbuffered", no_argument, nullptr, kIgnored},
-    option{"units", required_argument, nullptr, kUnits},
-    option{"unquoted", no_argument, nullptr, kUnquoted},
-    option{"userdata", required_argument, nullptr, kUserData},
-    option{"uuid", required_argument, nullptr, 'u'},
-    option{"verbose", no_argument, nullptr, 'v'},
-    option{"verifyudev", no_argument, nullptr, kIgnored},
-    option{"version", no_argument, nullptr, kVersion},
-    option{"yes", no_argument, nullptr, 'y'},
-    option{nullptr, 0, nullptr, 0},
-};
 
 std::string join_lines(const std::optional<std::string>& before, const char* line) {
   return before ? *before + '\n' + line : std::string(line);
