@@ -81,9 +81,11 @@ struct ThinPoolStatus {
   std::uint64_t used_data_blocks = 0;
   std::uint64_t free_data_blocks = 0;
   std::uint64_t total_data_blocks = 0;
-  std::uint64_t used_metadata_blocks = 0;   // docs/formats/thin.md, "Usage"
-  std::uint64_t total_metadata_blocks = 0;  // less the reserve: min(4096, a tenth)
-  std::uint64_t held_root = 0;              // of the metadata snapshot; 0: none
+  // As the kernel prints them: "used" includes the reserve of min(4096, a tenth of the total).
+  // What counts as a block is in docs/formats/thin.md, "Usage".
+  std::uint64_t used_metadata_blocks = 0;
+  std::uint64_t total_metadata_blocks = 0;
+  std::uint64_t held_root = 0;  // of the metadata snapshot; 0: none
   bool needs_check = false;
   bool reclaim_pending = false;  // deleted devices whose blocks are not all free yet
 };
@@ -92,6 +94,7 @@ struct ThinMetadataOptions {
   enum class Mode {
     kReadWrite,
     kReadOnly,  // nothing is written, not even a recovered log; for tools on a pool at rest
+    kLive,      // as kReadOnly, the last commit of a pool that another process has open
   };
   Mode mode = Mode::kReadWrite;
   // Format an empty or missing directory. Without it such a directory is EINVAL.
@@ -196,7 +199,7 @@ class ThinMetadata {
   virtual Status set_transaction_id(std::uint64_t current, std::uint64_t next) = 0;
   // Keeps every device as it is now readable through open_held(). EBUSY: there is one already.
   virtual Status reserve_metadata_snap() = 0;
-  // EINVAL: there is none.
+  // EINVAL: there is none; EBUSY: a ThinDevice of open_held() exists.
   virtual Status release_metadata_snap() = 0;
   // What the metadata snapshot holds; ENODATA: none, or no such device in it. A held device is
   // read-only (EROFS).

@@ -1,0 +1,177 @@
+// Transactions. A commit seals the open one - with everybody kept out, all changes are copied into
+// a batch, in memory - lets the next begin, has the pool flush its data, and writes the batch. So
+// no mapping gets to stable storage before the data it maps to, and I/O goes on meanwhile.
+#include <cerrno>
+
+#include "fmt/format.h"
+#include "metadata/pool_metadata.h"
+
+namespace mapperfs::thin {
+
+void PoolMetadata::set_pre_commit(std::function<Status()> flush_data) {
+  flush_data_ = std::move(flush_data);
+}
+
+bool PoolMetadata::changed() const noexcept {
+  return small_changes_.load() || cache_.changed() || data_.changed() ||
+         committed_.load() + 1 != open_.load();
+}
+
+bool PoolMetadata::commit_due() const noexcept {
+  return cache_.dirty_bytes() >= options_.dirty_bytes / 2;
+}
+
+// Keeps the changes in memory bounded. Called before a change, with no lock held.
+Status PoolMetadata::make_room() {
+  return cache_.dirty_bytes() >= options_.dirty_bytes ? commit() : Status();
+}
+
+Status PoolMetadata::commit() {
+  std::unique_lock<std::mutex> lock(commit_mutex_);
+  if (!changed()) {
+    return health_ == Health::kLost ? may_change() : Status();
+  }
+  // What the caller has changed is in the open transaction or one before it.
+  const std::uint64_t wanted = open_.load();
+  while (committed_.load() < wanted) {
+    if (health_ != Health::kGood) {
+      return may_change();
+    }
+    if (committing_) {
+      commit_done_.wait(lock);
+      continue;
+    }
+    committing_ = true;
+    lock.unlock();
+    Status status = run_commit();
+    lock.lock();
+    committing_ = false;
+    if (!status.ok()) {
+      health_ = Health::kFailed;
+    }
+    commit_done_.notify_all();
+    if (!status.ok()) {
+      return status;
+    }
+  }
+  return {};
+}
+
+// By the one thread whose turn it is.
+Status PoolMetadata::run_commit() {
+  const std::uint64_t sealed = open_.load();
+  const std::unique_ptr<StoreBatch> batch = seal();
+  if (!batch->empty()) {
+    if (flush_data_) {
+      if (Status s = flush_data_(); !s.ok()) {
+        return s.with_context("flushing the data device before a commit");
+      }
+    }
+    if (Status s = store_->write(*batch); !s.ok()) {
+      return s;
+    }
+  }
+  cache_.written();
+  data_.written();
+  committed_ = sealed;
+  return {};
+}
+
+std::unique_ptr<StoreBatch> PoolMetadata::seal() {
+  auto batch = store_->new_batch();
+  const ShardedLock::WriteGuard between(gate_);
+  if (small_changes_ || cache_.changed() || data_.changed()) {
+    cache_.seal(*batch);
+    data_.seal(*batch);
+    const std::lock_guard<std::mutex> lock(state_mutex_);
+    // In the order of their making: a device deleted and made again is first erased, then put.
+    for (const auto& [key, value] : changed_records_) {
+      if (value.has_value()) {
+        batch->put(key, *value);
+      } else {
+        batch->erase(key);
+      }
+    }
+    changed_records_.clear();
+    for (const std::shared_ptr<DeviceState>& device : changed_devices_) {
+      device->listed = false;
+      if (!device->gone) {
+        DeviceRecord record;
+        record.root = Root{device->root.load()};
+        record.mapped_blocks = device->mapped_blocks;
+        record.transaction_id = device->transaction_id;
+        record.creation_time = device->creation_time;
+        record.snapshotted_time = device->snapshotted_time;
+        batch->put(number_key(kDevicePrefix, device->id), encode(record));
+      }
+    }
+    changed_devices_.clear();
+    Superblock superblock;
+    superblock.data_block_size = data_block_size_;
+    superblock.nr_data_blocks = data_.nr_blocks();
+    superblock.transaction_id = transaction_id_;
+    superblock.time = time_;
+    superblock.flags = flags_;
+    superblock.next_page = ids_.next;
+    superblock.tree_pages = ids_.pages;
+    superblock.next_dead = next_dead_;
+    superblock.held_root = held_root_;
+    batch->put(kSuperblockKey, encode(superblock));
+    small_changes_ = false;
+  }
+  open_.fetch_add(1);
+  return batch;
+}
+
+Status PoolMetadata::abort() {
+  const std::lock_guard<std::mutex> control(control_mutex_);
+  std::unique_lock<std::mutex> lock(commit_mutex_);
+  commit_done_.wait(lock, [this] { return !committing_; });
+  if (health_ == Health::kLost) {
+    return may_change();
+  }
+  committing_ = true;  // keeps commits away without holding their mutex over I/O
+  lock.unlock();
+  Status status;
+  {
+    const ShardedLock::WriteGuard between(gate_);
+    // After a failed write the database refuses all others until it is opened again, which also
+    // finds out whether that write is in its log or not.
+    if (health_ == Health::kFailed) {
+      status = store_->reopen();
+    }
+    cache_.clear();
+    small_changes_ = false;
+    if (status.ok()) {
+      status = load();
+    }
+    committed_ = open_.fetch_add(1);
+    health_ = status.ok() ? Health::kGood : Health::kLost;
+  }
+  lock.lock();
+  committing_ = false;
+  commit_done_.notify_all();
+  return status;
+}
+
+Status PoolMetadata::write_needs_check(bool on) {
+  if (options_.mode != ThinMetadataOptions::Mode::kReadWrite) {
+    return {EROFS, "thin metadata: read-only"};
+  }
+  const auto batch = store_->new_batch();
+  if (on) {
+    batch->put(kNeedsCheckKey, "1");
+  } else {
+    batch->erase(kNeedsCheckKey);
+  }
+  Status status = store_->write(*batch);
+  if (status.ok()) {
+    needs_check_ = on;
+  }
+  return status;
+}
+
+Status PoolMetadata::set_needs_check() { return write_needs_check(true); }
+Status PoolMetadata::clear_needs_check() { return write_needs_check(false); }
+
+}  // namespace mapperfs::thin

@@ -1,0 +1,72 @@
+// A lock for much reading and rare writing: one mutex per slot, each thread always uses the same
+// slot, so readers on different cores share no cache line. A writer takes every slot.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <mutex>
+
+#include "engine/types.h"
+
+namespace mapperfs {
+
+// Any thread; not recursive. A reader may block while it holds the lock, at the cost of writers and
+// of the readers that share its slot.
+class ShardedLock {
+ public:
+  class ReadGuard {
+   public:
+    explicit ReadGuard(ShardedLock& lock) : mutex_(lock.slots_[slot_of_thread()].mutex) {
+      mutex_.lock();
+    }
+    ~ReadGuard() { mutex_.unlock(); }
+    ReadGuard(const ReadGuard&) = delete;
+    ReadGuard& operator=(const ReadGuard&) = delete;
+
+   private:
+    std::mutex& mutex_;
+  };
+  class WriteGuard {
+   public:
+    explicit WriteGuard(ShardedLock& lock) : lock_(lock) {
+      for (Slot& slot : lock_.slots_) {
+        slot.mutex.lock();
+      }
+    }
+    ~WriteGuard() {
+      for (Slot& slot : lock_.slots_) {
+        slot.mutex.unlock();
+      }
+    }
+    WriteGuard(const WriteGuard&) = delete;
+    WriteGuard& operator=(const WriteGuard&) = delete;
+
+   private:
+    ShardedLock& lock_;
+  };
+
+  // Waits until every reader that held the lock at the call has let go: a grace period. The caller
+  // must not hold the lock.
+  void synchronize() {
+    for (Slot& slot : slots_) {
+      const std::lock_guard<std::mutex> wait(slot.mutex);
+    }
+  }
+
+ private:
+  static constexpr std::size_t kSlots = 32;
+  struct alignas(kCacheLineBytes) Slot {
+    std::mutex mutex;
+  };
+
+  static std::size_t slot_of_thread() {
+    static std::atomic<std::size_t> threads{0};
+    thread_local const std::size_t slot = threads.fetch_add(1, std::memory_order_relaxed) % kSlots;
+    return slot;
+  }
+
+  std::array<Slot, kSlots> slots_;
+};
+
+}  // namespace mapperfs

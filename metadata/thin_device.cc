@@ -1,0 +1,206 @@
+// One device's mapping: look-ups that take no shared lock, changes under the device's own.
+#include <algorithm>
+#include <cerrno>
+
+#include "fmt/format.h"
+#include "metadata/pool_metadata.h"
+
+namespace mapperfs::thin {
+namespace {
+
+class ThinDeviceHandle final : public ThinDevice {
+ public:
+  ThinDeviceHandle(PoolMetadata& pool, std::shared_ptr<DeviceState> state)
+      : pool_(pool), state_(std::move(state)) {}
+  ~ThinDeviceHandle() override { pool_.close_device(*state_); }
+
+  [[nodiscard]] std::uint32_t id() const noexcept override { return state_->id; }
+
+  [[nodiscard]] std::optional<ThinMapping> lookup_cached(
+      std::uint64_t virtual_block) const noexcept override {
+    const std::optional<std::uint64_t> word = pool_.trees().find_cached(
+        Root{state_->root.load(std::memory_order_acquire)}, virtual_block);
+    return word.has_value() ? std::optional(mapping_of(*word)) : std::nullopt;
+  }
+
+  [[nodiscard]] Result<ThinMapping> lookup(std::uint64_t virtual_block) const override {
+    auto word = retried([&](Root root) { return pool_.trees().find(root, virtual_block); });
+    if (!word.ok()) {
+      return word.status();
+    }
+    return mapping_of(*word);
+  }
+
+  Status insert(std::uint64_t virtual_block, std::uint64_t data_block) override {
+    if (virtual_block >= kThinMaxVirtualBlocks) {
+      return {EINVAL, fmt::format("thin device {}: block {} is past {}", id(), virtual_block,
+                                  kThinMaxVirtualBlocks)};
+    }
+    return state_->held ? read_only() : pool_.insert(state_, virtual_block, data_block);
+  }
+
+  Status remove(std::uint64_t begin, std::uint64_t end, std::vector<DataRun>* freed) override {
+    return state_->held ? read_only() : pool_.remove(state_, begin, end, freed);
+  }
+
+  [[nodiscard]] std::uint64_t mapped_blocks() const noexcept override {
+    return state_->mapped_blocks;
+  }
+
+  [[nodiscard]] Result<std::optional<std::uint64_t>> highest_mapped() const override {
+    return retried([&](Root root) { return pool_.trees().highest(root); });
+  }
+
+  Status for_each_run(std::uint64_t begin, std::uint64_t end,
+                      const std::function<bool(const ThinRun&)>& fn) const override;
+
+  [[nodiscard]] bool changed() const noexcept override { return !pool_.in_last_commit(*state_); }
+
+  [[nodiscard]] ThinDeviceDetails details() const noexcept override {
+    return {id(), state_->mapped_blocks, state_->transaction_id, state_->creation_time,
+            state_->snapshotted_time};
+  }
+
+ private:
+  [[nodiscard]] ThinMapping mapping_of(std::uint64_t word) const noexcept {
+    ThinMapping mapping;
+    if (word != 0) {
+      mapping.data_block = Leaf::data_block(word);
+      mapping.time = Leaf::time(word);
+      mapping.mapped = true;
+      mapping.shared = state_->snapshotted_time.load(std::memory_order_relaxed) > mapping.time;
+    }
+    return mapping;
+  }
+
+  [[nodiscard]] Status read_only() const {
+    return {EROFS, fmt::format("thin device {}: part of a metadata snapshot", id())};
+  }
+
+  // A page that is missing was most likely replaced while we were on the way to it. With changes
+  // kept out it must be there.
+  template <typename Read>
+  auto retried(const Read& read) const -> decltype(read(Root{})) {
+    if (state_->gone) {
+      return Status(ENODATA, fmt::format("thin device {}: is gone", id()));
+    }
+    auto result = read(Root{state_->root.load(std::memory_order_acquire)});
+    if (result.ok() || result.status().error() != ENOENT) {
+      return result;
+    }
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    auto again = read(Root{state_->root.load(std::memory_order_acquire)});
+    if (!again.ok() && again.status().error() == ENOENT) {
+      return Status(EILSEQ, again.status().message());
+    }
+    return again;
+  }
+
+  PoolMetadata& pool_;
+  const std::shared_ptr<DeviceState> state_;
+};
+
+Status ThinDeviceHandle::for_each_run(std::uint64_t begin, std::uint64_t end,
+                                      const std::function<bool(const ThinRun&)>& fn) const {
+  ThinRun run;
+  bool more = true;
+  for (std::uint64_t at = begin; more && at < end;) {
+    auto leaf = retried([&](Root root) { return pool_.trees().next_leaf(root, at); });
+    if (!leaf.ok()) {
+      return leaf.status();
+    }
+    if (!leaf->has_value() || (*leaf)->base >= end) {
+      break;
+    }
+    const LeafView& view = **leaf;
+    const std::uint64_t last = std::min(end, view.base + kPageEntries);
+    for (at = std::max(at, view.base); more && at < last; ++at) {
+      const std::uint64_t word = view.page->word(at - view.base);
+      if (word == 0) {
+        continue;
+      }
+      if (run.length != 0 && run.virtual_begin + run.length == at &&
+          run.data_begin + run.length == Leaf::data_block(word) && run.time == Leaf::time(word)) {
+        ++run.length;
+        continue;
+      }
+      more = run.length == 0 || fn(run);
+      run = {at, Leaf::data_block(word), 1, Leaf::time(word)};
+    }
+  }
+  if (more && run.length != 0) {
+    fn(run);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::unique_ptr<ThinDevice> make_thin_device(PoolMetadata& pool,
+                                             std::shared_ptr<DeviceState> state) {
+  return std::make_unique<ThinDeviceHandle>(pool, std::move(state));
+}
+
+Status PoolMetadata::insert(const std::shared_ptr<DeviceState>& device, std::uint64_t virtual_block,
+                            std::uint64_t data_block) {
+  if (Status s = make_room(); !s.ok()) {
+    return s;
+  }
+  // Reads what is missing before anybody is kept waiting. Its errors come again below.
+  if (!trees_.find_cached(Root{device->root.load()}, virtual_block).has_value()) {
+    trees_.find(Root{device->root.load()}, virtual_block).status().ignore();
+  }
+  const ShardedLock::ReadGuard inside(gate_);
+  if (Status s = may_change(); !s.ok()) {
+    return s;
+  }
+  const std::lock_guard<std::mutex> lock(device->mutex);
+  if (device->gone) {
+    return {ENODATA, fmt::format("thin device {}: is gone", device->id)};
+  }
+  if (used_metadata() >= metadata_blocks_) {
+    return {ENOSPC, fmt::format("thin metadata: all {} blocks are used", metadata_blocks_.load())};
+  }
+  if (Status s = data_.take_reserved(data_block); !s.ok()) {
+    return s;
+  }
+  note_change(device);
+  auto before = trees_.put(device->root, virtual_block, Leaf::pack(data_block, time_));
+  if (!before.ok()) {
+    data_.untake(data_block);
+    return before.status();
+  }
+  if (*before == 0) {
+    device->mapped_blocks.fetch_add(1);
+  }
+  return {};
+}
+
+Status PoolMetadata::remove(const std::shared_ptr<DeviceState>& device, std::uint64_t begin,
+                            std::uint64_t end, std::vector<DataRun>* freed) {
+  while (begin < end) {
+    if (Status s = make_room(); !s.ok()) {
+      return s;
+    }
+    const ShardedLock::ReadGuard inside(gate_);
+    if (Status s = may_change(); !s.ok()) {
+      return s;
+    }
+    const std::lock_guard<std::mutex> lock(device->mutex);
+    if (device->gone) {
+      return {ENODATA, fmt::format("thin device {}: is gone", device->id)};
+    }
+    auto step = trees_.remove_step(device->root, begin, end, freed);
+    if (!step.ok()) {
+      return step.status();
+    }
+    if (step->unmapped != 0) {
+      device->mapped_blocks.fetch_sub(step->unmapped);
+      note_change(device);
+    }
+    begin = step->done ? end : step->next;
+  }
+  return {};
+}
+
+}  // namespace mapperfs::thin
