@@ -89,7 +89,7 @@ AioContext& AioContext::current() noexcept {
 }
 
 AioContext::Batch& AioContext::my_batch() noexcept {
-  return reaping_context == this && !polled_ ? reaper_batch_ : owner_batch_;
+  return reaping_context == this ? reaper_batch_ : owner_batch_;
 }
 
 bool AioContext::available() { return state_ == State::kReady || start(); }

@@ -121,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(All, FileDeviceAt,
                          [](const auto& param) { return param.param.name; });
 
 TEST_P(FileDeviceAt, ReadsBackWhatWasWritten) {
-  for (const std::size_t misalign : {0, 16}) {
+  for (const std::size_t misalign : {std::size_t{0}, std::size_t{16}}) {
     for (const auto& [at, count] : {std::pair<sector_t, sector_t>{0, 8},
                                     {kSectors - 1, 1},
                                     {8, 1},
@@ -384,6 +384,24 @@ TEST_F(FileDeviceOnLoop, ReadsWritesFlushesAndDiscards) {
   ASSERT_EQ(run(*device_, Op::kRead, 0, 67, zero.fill(2).data()), BlkStatus::kOk);
   EXPECT_TRUE(zero.is_zero());
   EXPECT_FALSE(device_->extent(0, 64).hole);
+}
+
+TEST_F(FileDeviceOnLoop, SectorsOfA4kDiskGoThroughTheCache) {
+  device_.reset();
+  loop_ = std::make_unique<LoopDevice>(dir_.make_file("image4k", kSectors << kSectorShift), 4096);
+  if (!loop_->ok()) {
+    GTEST_SKIP() << "no loop device with blocks of 4096 bytes";
+  }
+  device_ = open_device(*env_, loop_->path());
+  EXPECT_EQ(device_->limits().logical_block_size, 4096U);
+  Buffer data(16);
+  Buffer back(16);
+  ASSERT_EQ(run(*device_, Op::kWrite, 0, 16, data.fill(1).data()), BlkStatus::kOk);
+  Buffer one(1);
+  ASSERT_EQ(run(*device_, Op::kWrite, 3, 1, one.fill(2).data(), kBioFua), BlkStatus::kOk);
+  ASSERT_EQ(run(*device_, Op::kRead, 0, 16, back.data()), BlkStatus::kOk);
+  std::copy_n(one.data(), 512, data.data() + std::size_t{3} * 512);
+  EXPECT_EQ(std::memcmp(back.data(), data.data(), data.size()), 0);
 }
 
 TEST_F(FileDeviceOnLoop, EndOfTheDeviceIsAnError) {

@@ -15,7 +15,7 @@ namespace mapperfs::io_test {
 
 class LoopDevice {
  public:
-  explicit LoopDevice(const std::string& file) {
+  explicit LoopDevice(const std::string& file, unsigned block_bytes = 512) {
     const UniqueFd backing(::open(file.c_str(), O_RDWR | O_CLOEXEC));
     const UniqueFd control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
     // Someone else may take the free one first.
@@ -28,6 +28,7 @@ class LoopDevice {
       }
       if (::ioctl(device.get(), LOOP_SET_FD, backing.get()) == 0) {
         device_ = std::move(device);
+        has_block_size_ = ::ioctl(device_.get(), LOOP_SET_BLOCK_SIZE, block_bytes) == 0;
         return;
       }
       if (errno != EBUSY) {
@@ -43,7 +44,7 @@ class LoopDevice {
   LoopDevice(const LoopDevice&) = delete;
   LoopDevice& operator=(const LoopDevice&) = delete;
   // False where loop devices are not to be had.
-  [[nodiscard]] bool ok() const { return static_cast<bool>(device_); }
+  [[nodiscard]] bool ok() const { return device_ && has_block_size_; }
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] dev_t rdev() const {
     struct stat st {};
@@ -53,6 +54,7 @@ class LoopDevice {
  private:
   std::string path_;
   UniqueFd device_;
+  bool has_block_size_ = false;
 };
 
 }  // namespace mapperfs::io_test
