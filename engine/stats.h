@@ -49,7 +49,7 @@ class StatsRegions {
   StatsRegions(const StatsRegions&) = delete;
   StatsRegions& operator=(const StatsRegions&) = delete;
 
-  // argv[0] begins with "@stats_". The reply, or EINVAL (with the kernel's text), ENOENT (no such
+  // argv[0] begins with "@". The reply, or EINVAL (with the kernel's text), ENOENT (no such
   // region), EOVERFLOW (too many areas), ENOMEM. Calls md.set_stats(this) when the first region is
   // made. Control threads; any number at once.
   Result<std::string> message(std::span<const std::string_view> argv);
