@@ -16,7 +16,7 @@
 namespace mapperfs {
 namespace {
 
-constexpr std::uint32_t kMinMaxWrite = 128U << 10;
+constexpr std::uint32_t kMinMaxWrite = 132U << 10;
 constexpr std::uint32_t kMaxMaxWrite = 1U << 20;
 
 // What /etc/fstab and systemd write for themselves.
@@ -113,7 +113,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
   app.add_option("--tables", options.tables,
                  "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave");
   app.add_option("--transport", options.transport, "auto, dev or uring");
-  app.add_option("--max-write", max_write, "largest request in bytes, 128K to 1M");
+  app.add_option("--max-write", max_write, "largest request in bytes, 132K to 1M");
   app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   app.set_version_flag("-V,--version", version_text());

@@ -35,15 +35,17 @@ Number to_number(std::string_view text, Number missing = 0) {
   return value;
 }
 
-// MAJ:MIN=NAME, MAJ:MIN=PATH or -=PATH.
+// MAJ:MIN=NAME, MAJ:MIN=PATH or -=PATH. A block device that was given by its number has that in
+// place of a path.
 Dep parse_dep(std::string_view word) {
   Dep dep;
   std::string_view number = take_until(word, '=');
+  const bool by_number = word == number;
   dep.name = unescape_word(word);
   if (number != "-") {
     dep.major = to_number<int>(take_until(number, ':'), -1);
     dep.minor = to_number<int>(number, -1);
-    dep.mapped = dep.name.empty() || dep.name.front() != '/';
+    dep.mapped = !by_number && (dep.name.empty() || dep.name.front() != '/');
   }
   return dep;
 }

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -51,6 +52,42 @@ std::optional<std::vector<TableLine>> read_table(Session& session, const std::st
     return std::nullopt;
   }
   return std::move(parsed.lines);
+}
+
+// Scripts name mapped devices as /dev/mapper/NAME. Where NAME is a device of this mount, that is
+// the one which is meant: a real /dev/mapper belongs to the kernel, which knows nothing of it.
+std::string translate_path(const std::string& word, const std::vector<Device>& devices) {
+  constexpr std::string_view kDirectory = "/dev/mapper/";
+  if (word.rfind(kDirectory, 0) != 0) return word;
+  const std::string name = word.substr(kDirectory.size());
+  for (const Device& device : devices) {
+    if (device.name == name) return escape_word(device.name);
+  }
+  return word;
+}
+
+void translate_paths(Client& client, std::vector<TableLine>& table) {
+  const auto has_path = [](const TableLine& line) {
+    return line.params.find("/dev/mapper/") != std::string::npos;
+  };
+  if (std::none_of(table.begin(), table.end(), has_path)) return;
+  const auto devices = client.list();
+  for (TableLine& line : table) {
+    if (!has_path(line)) continue;
+    std::istringstream words(line.params);
+    std::string translated;
+    for (std::string word; words >> word;) {
+      translated += (translated.empty() ? "" : " ") + translate_path(word, devices.value);
+    }
+    line.params = std::move(translated);
+  }
+}
+
+// The major number of mapped devices, which a new device's error shows beside the minor asked for.
+int mapped_major(Client& client) {
+  constexpr int kUsualMajor = 253;
+  const auto devices = client.list();
+  return devices.value.empty() ? kUsualMajor : devices.value.front().major;
 }
 
 // The kernel refuses an empty table; the protocol has no way to write one.
@@ -106,12 +143,13 @@ bool set_owner_and_mode(Session& session, Client& client, const NewDevice& devic
 }
 
 // create, load and resume; a device that cannot be finished is taken away again.
-bool create_device(Session& session, const NewDevice& device) {
+bool create_device(Session& session, NewDevice device) {
   Client* const client = session.client();
   if (client == nullptr) return false;
+  translate_paths(*client, device.table);
   if (const Reply created = create_bare(*client, device); !created.ok()) {
     DeviceIdent ident{device.shown_name, device.shown_uuid, {}, device.minor};
-    if (device.minor) ident.major = device.major ? *device.major : 253;
+    if (device.minor) ident.major = device.major ? *device.major : mapped_major(*client);
     return session.ioctl_failed("create", ident, created);
   }
   if (!device.table.empty() && !make_live(session, *client, device)) {
@@ -162,7 +200,7 @@ bool create_concise_device(Session& session, const ConciseDevice& entry) {
   ParsedTable table = parse_table(entry.table, "");
   if (!table.error.empty()) return session.fail(table.error);
   device.table = std::move(table.lines);
-  return create_device(session, device);
+  return create_device(session, std::move(device));
 }
 
 bool create_concise(Session& session, const Args& args) {
@@ -196,10 +234,11 @@ bool verb_load(Session& session, const Args& args) {
   if (args.empty() && !by_number) return session.fail("Please specify device.");
   const size_t file_at = by_number ? 0 : 1;
   if (args.size() > file_at + 1) return session.fail("Too many command line arguments.");
-  const auto table = read_table(session, args.size() > file_at ? &args[file_at] : nullptr);
+  auto table = read_table(session, args.size() > file_at ? &args[file_at] : nullptr);
   if (!table) return false;
   const auto device = session.select(by_number ? nullptr : &args[0], "reload");
   if (!device) return false;
+  translate_paths(*session.client(), *table);
   const Reply reply = load_table(*session.client(), device->name, opt.read_only, *table);
   if (!reply.ok()) return session.ioctl_failed("reload", device->ident, reply);
   return opt.verbose == 0 || print_info_of(session, device->name);

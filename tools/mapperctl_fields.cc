@@ -143,7 +143,8 @@ constexpr std::array kRegionFields = {
 constexpr std::array kSections = {
     FieldSection{"Mapped Device Name Fields", "name_", kNameFields},
     FieldSection{"Mapped Device Information Fields", "info_", kInfoFields},
-    FieldSection{"Mapped Device Relationship Information Fields", "deps_", kDepsFields},
+    FieldSection{"Mapped Device Relationship Information Fields", "deps_", kDepsFields,
+                 "device_count,devnos_used,blkdevs_used"},
     FieldSection{"Mapped Device Name Components Fields", "splitname_", kSplitnameFields},
     FieldSection{"Mapped Device Statistics Fields", "stats_", kStatsFields},
     FieldSection{"Mapped Device Statistics Region Information Fields", "region_", kRegionFields},

@@ -21,8 +21,9 @@ struct Field {
 
 struct FieldSection {
   std::string_view title;
-  std::string_view prefix;  // PREFIXall stands for the whole section
+  std::string_view prefix;  // PREFIXall stands for the section
   std::span<const Field> fields;
+  std::string_view all = {};  // what PREFIXall leaves, comma-separated; empty: every field
 };
 
 std::span<const FieldSection> field_sections();

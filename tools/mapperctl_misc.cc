@@ -167,10 +167,9 @@ bool verb_mangle(Session& session, const Args& args) {
   const auto devices = client->list();
   if (!devices.ok()) return session.ioctl_failed("names", {}, devices.reply);
   if (devices.value.empty()) return no_devices(session);
-  for (const Device& device : devices.value) {
-    if (!mangle_device(session, device)) return false;
-  }
-  return true;
+  bool all_good = true;  // one that cannot be mended keeps none of the others from it
+  for (const Device& device : devices.value) all_good = mangle_device(session, device) && all_good;
+  return all_good;
 }
 
 bool verb_log(Session& session) {

@@ -93,11 +93,18 @@ Report::Outcome Report::create(const ReportSpec& spec, const Options& options, s
 
 bool Report::add_columns(const ReportSpec& spec, std::string_view word) {
   if (word == "all") {
-    for (const std::string_view section : split_list(spec.all_fields)) add_columns(spec, section);
+    for (const std::string_view prefix : split_list(spec.all_fields)) {
+      for (const Field& field : find_field_section(prefix)->fields) columns_.push_back(&field);
+    }
     return true;
   }
   if (const FieldSection* const section = find_field_section(word)) {
-    for (const Field& field : section->fields) columns_.push_back(&field);
+    for (const std::string_view id : split_list(section->all)) {
+      if (!id.empty()) columns_.push_back(find_field(id));
+    }
+    for (const Field& field : section->fields) {
+      if (section->all.empty()) columns_.push_back(&field);
+    }
     return true;
   }
   const Field* const field = find_field(word);

@@ -103,7 +103,8 @@ std::optional<Selected> Session::select_by_name(const std::string& word) {
   if (!name) return std::nullopt;
   const std::string plain(word.substr(word.rfind('/') + 1));
   // Names written to the control file are not mangled: where only that one exists, it is meant.
-  if (*name != plain && !client_->device(*name).ok() && client_->device(plain).ok()) name = plain;
+  const bool may_be_plain = opt_.mangling == Mangling::kAuto && *name != plain;
+  if (may_be_plain && !client_->device(*name).ok() && client_->device(plain).ok()) name = plain;
   return Selected{std::move(*name), {plain, {}, {}, {}}};
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/ostream.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 #include <cstdlib>
@@ -105,6 +106,28 @@ std::optional<std::string> parse_bounds(std::string_view text, bool precise) {
         (bounds.empty() ? "" : ",") + std::to_string(precise ? number * ns : number * ns / 1000000);
   }
   return bounds;
+}
+
+// One bound in the largest unit that leaves it whole.
+std::string time_text(uint64_t ns) {
+  constexpr std::array<std::pair<uint64_t, std::string_view>, 3> kUnits = {
+      {{1000000000, "s"}, {1000000, "ms"}, {1000, "us"}}};
+  for (const auto& [size, unit] : kUnits) {
+    if (ns % size == 0) return fmt::format("{}{}", ns / size, unit);
+  }
+  return fmt::format("{}ns", ns);
+}
+
+// 10,20 of a region in milliseconds -> 0s,10ms,20ms.
+std::string bounds_text(const Region& region) {
+  if (region.bounds.empty()) return {};
+  std::string text = time_text(0);
+  std::istringstream numbers(region.bounds);
+  for (std::string number; std::getline(numbers, number, ',');) {
+    const uint64_t value = std::strtoull(number.c_str(), nullptr, 10);
+    text += "," + time_text(region.precise ? value : value * 1000000);
+  }
+  return text;
 }
 
 class Stats {
@@ -288,7 +311,7 @@ void Stats::add_rows(Report& report, const Named& device, const Region& region) 
       if (id == "program_id") return {region.program, {}};
       if (id == "user_data") return {region.user_data, {}};
       if (id == "precise") return {region.precise ? "1" : "0", {}};
-      if (id == "hist_bounds") return {region.bounds, {}};
+      if (id == "hist_bounds") return {bounds_text(region), {}};
       const auto bins = std::count(region.bounds.begin(), region.bounds.end(), ',') + 2;
       if (id == "hist_bins") return {std::to_string(region.bounds.empty() ? 0 : bins), {}};
       return {};
@@ -339,6 +362,10 @@ bool Stats::act(const Named& device, const std::string& action) {
     if (!opt().all_regions && id != *opt().region_id) continue;
     hit = true;
     if (!act_on(device, id, action)) return false;
+  }
+  if (!hit && action == "delete" && listed->empty() && !opt().all_regions) {
+    session_.fail(fmt::format("Could not delete region ID {}: no regions found", *opt().region_id));
+    return session_.fail("Could not delete statistics region");
   }
   return hit || opt().all_regions ||
          session_.fail(fmt::format("No such region: {}.", *opt().region_id));

@@ -46,7 +46,7 @@ expect 'fails when a test fails' 1 '^1 passed, 1 failed$' "$top/tools/check" --o
 expect 'shows what the failing test said' 1 'the reason' "$top/tools/check" --only release
 expect 'stops at the stage that failed' 1 'stage release failed' \
   "$top/tools/check" --only release,system
-expect_empty 'does not begin the stage after it' "$(ls "$top/build-check/system" 2>/dev/null)"
+expect_empty 'does not begin the stage after it' "$(ls "$top/build-check-system" 2>/dev/null)"
 
 tree crashes <<'END'
 sh(unit.crash unit "echo '[  PASSED  ] 3 tests.'; kill -SEGV \$$")
