@@ -238,23 +238,15 @@ class Table::Builder {
     return it->second;
   }
 
-  // What one target and its devices allow together.
+  // What one target and its devices allow together. The block size that results binds every area,
+  // whichever device or hint it comes from.
   Status target_limits(const Target& target, QueueLimits& limits) {
     limits = QueueLimits::stacking_defaults();
-    Status status;
     bool any = false;
     target.iterate_devices([&](const TargetDevice& area) {
-      if (!status.ok()) {
-        return;
-      }
       any = true;
-      const QueueLimits& below = device_limits(*area.dev);
-      stack_limits(limits, below, area.start);
-      status = check_area(area, below);
+      stack_limits(limits, device_limits(*area.dev), area.start);
     });
-    if (!status.ok()) {
-      return status;
-    }
     const TargetFeatures& features = target.features();
     const bool can_discard =
         features.num_discard_bios > 0 &&
@@ -273,7 +265,13 @@ class Table::Builder {
     }
     limits.write_cache = limits.write_cache || features.flush_supported;
     target.io_hints(limits);
-    return {};
+    Status status;
+    target.iterate_devices([&](const TargetDevice& area) {
+      if (status.ok()) {
+        status = check_area(area, limits);
+      }
+    });
+    return status;
   }
 
   Status compute_limits() {
@@ -299,17 +297,16 @@ class Table::Builder {
       return {};
     }
     const sector_t block = largest >> kSectorShift;
-    sector_t remainder = 0;  // sectors by which the current line's start misses a block
+    sector_t rest = 0;  // sectors of a block begun before, that lie in this line and after it
     for (std::size_t i = 0; i < table_->targets_.size(); ++i) {
       const Target& target = *table_->targets_[i];
       const sector_t own = block_sizes[i] >> kSectorShift;
-      const bool starts_inside = remainder != 0 && remainder < target.ti().len;
-      if (starts_inside && ((block - remainder) % own != 0 || remainder % own != 0)) {
+      if (rest < target.ti().len && rest % own != 0) {
         return misaligned(i, target, block_sizes[i]);
       }
-      remainder = (target.end()) % block;
+      rest = (block - target.end() % block) % block;
     }
-    if (remainder != 0) {
+    if (rest != 0) {
       const Target& last = *table_->targets_.back();
       return misaligned(table_->targets_.size() - 1, last, largest);
     }
