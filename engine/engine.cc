@@ -17,6 +17,44 @@ Status no_such_device(const std::string& name) {
 
 }  // namespace
 
+// Lengths of the chains of mapped devices that stand on one another, through live and inactive
+// tables. Each device is walked once, however many ways lead to it. The engine's mutex is held for
+// as long as a walk lives.
+class Engine::StackWalk {
+ public:
+  static constexpr int kNone = -1;
+
+  // To the lowest device that any way leads to.
+  StackWalk() = default;
+  // To `end` alone.
+  explicit StackWalk(const MappedDevice& end) : end_(&end) {}
+
+  // Steps down from `device` on the longest way, or kNone where no way ends at `end`.
+  int below(const MappedDevice& device) {
+    if (&device == end_) {
+      return 0;
+    }
+    const auto [it, first_time] = known_.try_emplace(&device, kNone);
+    if (!first_time) {
+      return it->second;
+    }
+    int longest = end_ == nullptr ? 0 : kNone;
+    for (const auto* deps : {&device.live_deps_, &device.inactive_deps_}) {
+      for (const BlockDevice* dep : *deps) {
+        if (const MappedDevice* lower = dep->mapped()) {
+          const int steps = below(*lower);
+          longest = std::max(longest, steps == kNone ? kNone : steps + 1);
+        }
+      }
+    }
+    return known_[&device] = longest;
+  }
+
+ private:
+  const MappedDevice* end_ = nullptr;
+  std::unordered_map<const MappedDevice*, int> known_;
+};
+
 // An opening of a mapped device by a table of another one.
 class Engine::MappedHolder final : public DevRef::Holder {
  public:
@@ -133,11 +171,11 @@ std::vector<std::shared_ptr<MappedDevice>> Engine::list() const {
 // By depth, then by name: whoever stands on another one is deeper than it.
 std::vector<std::shared_ptr<MappedDevice>> Engine::list_bottom_up() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<std::pair<unsigned, std::shared_ptr<MappedDevice>>> order;
+  std::vector<std::pair<int, std::shared_ptr<MappedDevice>>> order;
   order.reserve(by_name_.size());
+  StackWalk walk;
   for (const auto& [name, device] : by_name_) {
-    bool cycle = false;
-    order.emplace_back(depth_below_locked(*device, nullptr, cycle), device);
+    order.emplace_back(walk.below(*device), device);
   }
   std::stable_sort(order.begin(), order.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -349,43 +387,38 @@ bool Engine::parse_mapped_number(const std::string& word, unsigned& minor) {
 
 // Who stands on whom -----------------------------------------------------------------------------
 
-unsigned Engine::depth_below_locked(const MappedDevice& device, const MappedDevice* forbidden,
-                                    bool& cycle) const {
-  unsigned depth = 0;
-  for (const auto* deps : {&device.live_deps_, &device.inactive_deps_}) {
-    for (const BlockDevice* dep : *deps) {
-      const MappedDevice* below = dep->mapped();
-      if (below == nullptr) {
-        continue;
-      }
-      if (below == forbidden) {
-        cycle = true;
-        return depth;
-      }
-      depth = std::max(depth, 1 + depth_below_locked(*below, forbidden, cycle));
-      if (cycle) {
-        return depth;
-      }
+// How many mapped devices stand on `device`, one on the other.
+int Engine::above_locked(const MappedDevice& device) const {
+  int highest = 0;
+  if (device.open_count_ > 0) {  // else no table has it open
+    StackWalk walk(device);
+    for (const auto& [name, other] : by_name_) {
+      highest = std::max(highest, walk.below(*other));
     }
   }
-  return depth;
+  return highest;
 }
 
 Status Engine::set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
                                 std::vector<BlockDevice*> deps) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  StackWalk to_device(device);
+  StackWalk down;
+  int above = -1;  // not known yet: most tables stand on no mapped device
   for (const BlockDevice* dep : deps) {
     const MappedDevice* below = dep->mapped();
     if (below == nullptr) {
       continue;
     }
-    bool cycle = below == &device;
-    const unsigned depth = cycle ? 0 : 2 + depth_below_locked(*below, &device, cycle);
-    if (cycle) {
+    if (to_device.below(*below) != StackWalk::kNone) {
       return {EINVAL, fmt::format("mapped device \"{}\" stands on \"{}\": the table would close a "
                                   "cycle",
                                   below->name_, device.name_)};
     }
+    if (above < 0) {
+      above = above_locked(device);
+    }
+    const auto depth = static_cast<unsigned>(above + 2 + down.below(*below));
     if (depth > kMaxDepth) {
       return {EINVAL, fmt::format("mapped devices would be stacked {} deep on \"{}\", at most {}",
                                   depth, below->name_, kMaxDepth)};

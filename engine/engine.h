@@ -123,6 +123,7 @@ class Engine {
  private:
   friend class MappedDevice;
   class MappedHolder;
+  class StackWalk;
 
   // engine_mutex_ held.
   [[nodiscard]] std::shared_ptr<MappedDevice> find_locked(const std::string& name) const;
@@ -131,8 +132,7 @@ class Engine {
   Status set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
                           std::vector<BlockDevice*> deps);
   void move_dependencies_live(MappedDevice& device);
-  [[nodiscard]] unsigned depth_below_locked(const MappedDevice& device,
-                                            const MappedDevice* forbidden, bool& cycle) const;
+  [[nodiscard]] int above_locked(const MappedDevice& device) const;
   void drop_open(MappedDevice& device);
   // After unlink_locked(), without the mutex: drains and destroys the device, tells who waits for
   // it.
