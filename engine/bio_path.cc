@@ -88,7 +88,8 @@ class PieceJoin final : public Completion {
     Bio& piece = make_piece(md);
     piece.sector = sector;
     piece.sectors = sectors;
-    piece.data = whole_.data != nullptr
+    // The flush before a write has none of the write's data.
+    piece.data = whole_.data != nullptr && !preflush_
                      ? whole_.data + ((sector - whole_.frame_->sector) << kSectorShift)
                      : nullptr;
     Frame& frame = Queue::current().alloc_frame();
@@ -229,13 +230,17 @@ bool MappedDevice::route(Bio& bio, const Table& table) noexcept {
 }
 
 bool MappedDevice::route_data(Bio& bio, const Table& table) noexcept {
-  if ((bio.flags & kBioPreflush) != 0 &&
-      !(table.single() != nullptr && table.flush_bypasses_map() &&
-        table.flush_devices().size() == 1)) [[unlikely]] {
-    return route_flush(bio, table);
-  }
   Target& target = table.find(bio.sector);
-  if (bio.sectors <= room_in(target, bio.sector)) [[likely]] {
+  const bool whole = bio.sectors <= room_in(target, bio.sector);
+  if ((bio.flags & kBioPreflush) != 0) [[unlikely]] {
+    // Where all goes to one device in one piece, that device sees the flush and the data together.
+    const bool passes = whole && table.single() != nullptr && table.flush_bypasses_map() &&
+                        table.flush_devices().size() == 1;
+    if (!passes) {
+      return route_flush(bio, table);
+    }
+  }
+  if (whole) [[likely]] {
     return map_one(bio, target, 0);
   }
   auto& join = bio.make_per_io<PieceJoin>(bio, table, false);
@@ -291,9 +296,11 @@ bool MappedDevice::route_abnormal(Bio& bio, const Table& table) noexcept {
     bio.end_io(BlkStatus::kNotSupported);
     return false;
   }
-  const auto room = [limit](const Target& target, sector_t sector) {
+  const Op op = bio.op;
+  const auto room = [limit, op](const Target& target, sector_t sector) {
     sector_t most = std::min(limit, target.end() - sector);
-    if (target.features().max_discard_granularity && limit != kUnlimitedSectors) {
+    if (op == Op::kDiscard && target.features().max_discard_granularity &&
+        limit != kUnlimitedSectors) {
       most = std::min(most, limit - (sector - target.begin()) % limit);
     }
     return most;
@@ -305,7 +312,6 @@ bool MappedDevice::route_abnormal(Bio& bio, const Table& table) noexcept {
   auto& join = bio.make_per_io<PieceJoin>(bio, table, false);
   sector_t sector = bio.sector;
   const sector_t end = bio.end_sector();
-  const Op op = bio.op;
   while (sector < end) {
     Target& target = table.find(sector);
     const sector_t sectors = std::min(room(target, sector), end - sector);
@@ -329,12 +335,18 @@ bool MappedDevice::map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept {
     case MapIo::kSubmitted:
       return false;
     case MapIo::kRequeue:
-      bio.end_io(BlkStatus::kRequeue);
-      return false;
+      return refuse(bio, BlkStatus::kRequeue);
     case MapIo::kKill:
-      bio.end_io(BlkStatus::kIoError);
-      return false;
+      return refuse(bio, BlkStatus::kIoError);
   }
+  return false;
+}
+
+// The bio never went on: its target's end_io() is not called, which might look at per-I/O bytes
+// that map() did not make.
+bool MappedDevice::refuse(Bio& bio, BlkStatus status) noexcept {
+  bio.frame_->target = nullptr;
+  bio.end_io(status);
   return false;
 }
 
@@ -366,10 +378,8 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
         break;
     }
   }
-  if (bio.status_ == BlkStatus::kTargetError && !bio.has_data() && bio.op != Op::kFlush) {
-    (bio.op == Op::kDiscard ? md.discard_off_ : md.write_zeroes_off_)
-        .store(true, std::memory_order_relaxed);
-    bio.status_ = BlkStatus::kNotSupported;
+  if (bio.status_ == BlkStatus::kTargetError) [[unlikely]] {
+    md.turn_off(bio);
   }
   bio.frame_ = frame.outer;
   Queue& queue = Queue::current();
@@ -382,12 +392,8 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
     stats->end(bio, frame);
   }
   if (bio.status_ == BlkStatus::kRequeue) [[unlikely]] {
-    if (md.noflush_suspending()) {
+    if (md.defer_requeued(bio)) {
       Queue::free_frame(frame);
-      {
-        const std::lock_guard<std::mutex> lock(md.deferred_mutex_);
-        md.deferred_.push_back(bio);
-      }
       md.leave(slot);
       return false;
     }
@@ -402,6 +408,30 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
   IoCounters::add(slot.time_ns[group], now_ns - frame.start_ns);
   Queue::free_frame(frame);
   md.leave(slot);  // from here on the device may be gone
+  return true;
+}
+
+// A device below no longer does what the bio asked for: the operation is off until the next table.
+void MappedDevice::turn_off(Bio& bio) noexcept {
+  if (bio.has_data() || bio.op == Op::kFlush) {
+    return;
+  }
+  if (bio.op == Op::kDiscard) {
+    discard_off_.store(true, std::memory_order_relaxed);
+  } else if (bio.op == Op::kWriteZeroes) {
+    write_zeroes_off_.store(true, std::memory_order_relaxed);
+  }
+  bio.status_ = BlkStatus::kNotSupported;
+}
+
+// Looked at under the lock: a suspend that is given up clears the flag before it takes the lock to
+// let the list go, so that no bio joins a list that nobody empties any more.
+bool MappedDevice::defer_requeued(Bio& bio) noexcept {
+  const std::lock_guard<std::mutex> lock(deferred_mutex_);
+  if (!noflush_suspending()) {
+    return false;
+  }
+  deferred_.push_back(bio);
   return true;
 }
 

@@ -53,7 +53,17 @@ MappedDevice::~MappedDevice() { MFS_ASSERT(deferred_.empty()); }
 
 QueueLimits MappedDevice::limits() const {
   const std::shared_lock<std::shared_mutex> lock(table_mutex_);
-  return live_owner_ != nullptr ? live_owner_->limits() : QueueLimits();
+  if (live_owner_ == nullptr) {
+    return {};
+  }
+  QueueLimits limits = live_owner_->limits();
+  if (discard_off_.load(std::memory_order_relaxed)) {
+    limits.max_discard_sectors = 0;
+  }
+  if (write_zeroes_off_.load(std::memory_order_relaxed)) {
+    limits.max_write_zeroes_sectors = 0;
+  }
+  return limits;
 }
 
 std::string MappedDevice::numbers() const { return fmt::format("{}:{}", kMapperMajor, minor_); }
@@ -158,8 +168,16 @@ void MappedDevice::release() {
 bool MappedDevice::wait_idle(const std::function<bool()>& interrupted) {
   std::unique_lock<std::mutex> lock(deferred_mutex_);
   while (!counters_.idle()) {
-    if (interrupted && interrupted()) {
-      return false;
+    if (interrupted) {
+      lock.unlock();
+      const bool give_up = interrupted();
+      lock.lock();
+      if (give_up) {
+        return false;
+      }
+      if (counters_.idle()) {
+        break;
+      }
     }
     idle_cv_.wait_for(lock, kDrainPoll);
   }
@@ -299,11 +317,11 @@ bool MappedDevice::run_exclusive(const std::function<void()>& work) {
 
 void MappedDevice::destroy() {
   removed_.store(true, std::memory_order_release);
-  resumed_cv_.notify_all();
   std::unique_ptr<Table> live;
   std::unique_ptr<Table> inactive;
   {
     const std::lock_guard<std::mutex> control(control_mutex_);
+    resumed_cv_.notify_all();  // under the mutex, or one who has just looked would sleep through it
     const Table* table = live_.load(std::memory_order_acquire);
     if (!suspended_.load(std::memory_order_acquire)) {
       if (table != nullptr) {
@@ -347,11 +365,8 @@ Result<std::string> MappedDevice::message(sector_t sector, std::span<const std::
     }
     return std::string();
   }
-  if (argv.front().starts_with("@stats_")) {
-    return stats_owner_->message(argv);
-  }
   if (argv.front().front() == '@') {
-    return Status(EINVAL, fmt::format("Unsupported message sent to DM core: {}", argv.front()));
+    return stats_owner_->message(argv);  // which also refuses what nobody knows
   }
   const std::shared_lock<std::shared_mutex> lock(table_mutex_);
   if (removed()) {

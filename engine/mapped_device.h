@@ -38,7 +38,8 @@ struct SuspendOptions {
   bool noflush = false;  // targets may push bios back instead of completing them
   bool nolockfs =
       false;  // taken for the kernel's sake: a file has no file system above it to freeze
-  // Asked now and then while bios drain; true gives the suspend up with EINTR.
+  // Asked now and then while bios drain, under no lock that they need; true gives the suspend up
+  // with EINTR.
   std::function<bool()> interrupted;
 };
 
@@ -146,6 +147,10 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   bool route_flush(Bio& bio, const Table& table) noexcept;
   bool route_abnormal(Bio& bio, const Table& table) noexcept;
   bool map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept;
+  static bool refuse(Bio& bio, BlkStatus status) noexcept;
+  void turn_off(Bio& bio) noexcept;
+  // False: no noflush suspend is under way, the bio fails.
+  bool defer_requeued(Bio& bio) noexcept;
   void defer(Bio& bio) noexcept;
   void leave(IoCounters::Slot& slot) noexcept;
   // Pops the bio's innermost frame. False: someone else holds the bio now.
