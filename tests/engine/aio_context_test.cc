@@ -475,6 +475,57 @@ TEST_F(AioContextFile, DestructionWaitsForAll) {
   }
 }
 
+// The real kernel, but that it is often short of room.
+int moody_submit(::io_context* context, long count, ::iocb** list) {
+  static std::atomic<unsigned> calls{0};
+  switch (calls++ % 5) {
+    case 1:
+      return -EAGAIN;
+    case 2:
+      return -EINTR;
+    case 3:
+      return ::io_submit(context, 1, list);
+    default:
+      return ::io_submit(context, count, list);
+  }
+}
+
+TEST_F(AioContextFile, NothingIsLostInAMoodyKernel) {
+  AioSyscalls syscalls = real_aio_syscalls();
+  syscalls.submit = moody_submit;
+  AioContext context(16, syscalls);
+  device_->context = &context;
+  constexpr int kChains = 40;
+  constexpr int kLinks = 20;
+  // Chains of reads: each completion, on the reaper's thread, submits the next, while this thread
+  // submits as well.
+  std::vector<std::unique_ptr<Buffer>> data;
+  std::vector<std::unique_ptr<WaitBio>> bios;
+  for (int i = 0; i < kChains * kLinks; ++i) {
+    data.push_back(std::make_unique<Buffer>(1));
+    bios.push_back(std::make_unique<WaitBio>(*device_, Op::kRead, static_cast<sector_t>(i), 1,
+                                             data.back()->data()));
+  }
+  for (std::size_t i = 0; i + kChains < bios.size(); ++i) {
+    bios[i]->on_end = [next = bios[i + kChains].get()] { next->submit(); };
+  }
+  context.plug();
+  for (std::size_t i = 0; i < kChains; ++i) {
+    bios[i]->submit();
+    if (i % 7 == 0) {
+      context.unplug();
+      context.plug();
+    }
+  }
+  context.unplug();
+  for (auto& bio : bios) {
+    const BlkStatus status = bio->wait();
+    // Refused where nothing was in flight that could have made room.
+    ASSERT_TRUE(status == BlkStatus::kOk || status == BlkStatus::kAgain);
+  }
+  EXPECT_LT(device_->refused, kChains * kLinks);
+}
+
 TEST_F(AioContextFile, ReadPastTheEndIsAnError) {
   Buffer data(8);
   ASSERT_EQ(::ftruncate(fd_.get(), 4096), 0);

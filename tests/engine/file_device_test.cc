@@ -9,6 +9,8 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <thread>
+#include <vector>
 
 #include "tests/engine/io_support.h"
 #include "tests/engine/loop_device.h"
@@ -99,6 +101,7 @@ class FileDeviceAt : public ::testing::TestWithParam<Place> {
     }
     if (!GetParam().aio) {
       refuser_ = std::make_unique<AioContext>(1, no_aio());
+      EXPECT_FALSE(refuser_->available());
       override_ = std::make_unique<AioContext::Override>(*refuser_);
     }
     dir_ = std::make_unique<TempDir>(parent);
@@ -278,6 +281,37 @@ TEST_P(FileDeviceAt, ManyAtOnce) {
   for (sector_t i = 0; i < kCount; ++i) {
     ASSERT_EQ(run(*device_, Op::kRead, i * 8, 8, back.data()), BlkStatus::kOk);
     ASSERT_TRUE(back.has_pattern(i)) << "block " << i;
+  }
+}
+
+TEST_P(FileDeviceAt, ManyThreadsAtOnce) {
+  AioContext* shared = refuser_.get();
+  const auto work = [&](sector_t lane) {
+    std::unique_ptr<AioContext::Override> no_context;
+    if (shared != nullptr) {
+      no_context = std::make_unique<AioContext::Override>(*shared);
+    }
+    Buffer data(16, lane * 4);
+    Buffer back(16, lane * 4);
+    for (sector_t round = 0; round < 30; ++round) {
+      const sector_t at = lane * 512 + round * 16;
+      data.fill(at);
+      ASSERT_EQ(run(*device_, Op::kWrite, at, 16, data.data(), round % 8 == 0 ? kBioFua : 0),
+                BlkStatus::kOk);
+      ASSERT_EQ(run(*device_, Op::kFlush, 0, 0), BlkStatus::kOk);
+      ASSERT_EQ(run(*device_, Op::kRead, at, 16, back.data()), BlkStatus::kOk);
+      ASSERT_TRUE(back.has_pattern(at)) << "sector " << at;
+      ASSERT_EQ(run(*device_, Op::kDiscard, at, 16), BlkStatus::kOk);
+      ASSERT_EQ(run(*device_, Op::kRead, at, 16, back.data()), BlkStatus::kOk);
+      ASSERT_TRUE(back.is_zero()) << "sector " << at;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (sector_t lane = 0; lane < 4; ++lane) {
+    threads.emplace_back(work, lane);
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
   }
 }
 
