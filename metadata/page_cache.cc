@@ -222,6 +222,7 @@ void PageCache::written() {
   for (Page* page : pages) {
     unpin(*page);
   }
+  trim();
 }
 
 void PageCache::clear() {

@@ -17,6 +17,7 @@ Result<std::unique_ptr<ThinMetadata>> ThinMetadata::open(const std::string& dir,
                                                                              : StoreMode::kReadOnly;
   store_options.create = options.may_format && options.data_block_size != 0;
   store_options.compress = options.compress;
+  store_options.memtable_bytes = options.memtable_bytes;
   store_options.env = options.env;
   auto store = open_rocks_store(dir, store_options);
   if (!store.ok()) {

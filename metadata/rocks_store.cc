@@ -27,7 +27,6 @@
 namespace mapperfs {
 namespace {
 
-constexpr std::size_t kMemtableBytes = std::size_t{32} << 20;
 constexpr std::size_t kBlockCacheBytes = std::size_t{8} << 20;
 constexpr std::size_t kFileBytes = std::size_t{16} << 20;
 constexpr int kOpenFiles = 128;
@@ -105,7 +104,7 @@ rocksdb::Options rocks_options(const StoreOptions& options) {
   rocksdb::Options rocks;
   rocks.env = options.env != nullptr ? options.env : rocksdb::Env::Default();
   rocks.create_if_missing = options.create && options.mode == StoreMode::kReadWrite;
-  rocks.write_buffer_size = kMemtableBytes;
+  rocks.write_buffer_size = options.memtable_bytes;
   rocks.max_write_buffer_number = 3;
   rocks.target_file_size_base = kFileBytes;
   rocks.max_bytes_for_level_base = kFileBytes * 8;

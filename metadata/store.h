@@ -42,7 +42,8 @@ struct StoreOptions {
   StoreMode mode = StoreMode::kReadWrite;
   bool create = true;  // make a missing or empty directory; never in the reading modes
   bool compress = false;
-  rocksdb::Env* env = nullptr;  // null: the system's
+  std::size_t memtable_bytes = std::size_t{32} << 20;  // of the log that opening may have to replay
+  rocksdb::Env* env = nullptr;                         // null: the system's
 };
 
 // Any thread, at the same time. Everything may block.

@@ -113,6 +113,8 @@ struct ThinMetadataOptions {
   std::size_t dirty_bytes = std::size_t{32} << 20;
   // LZ4 for RocksDB's files; the pages are packed already.
   bool compress = false;
+  // RocksDB's memtable: what opening may have to replay from its log.
+  std::size_t memtable_bytes = std::size_t{32} << 20;
   // Where RocksDB finds files and threads; for tests. Must outlive the metadata. Null: the default.
   rocksdb::Env* env = nullptr;
 };
@@ -245,7 +247,7 @@ class ThinMetadata {
   [[nodiscard]] virtual std::uint64_t free_data_blocks() const noexcept = 0;
   // While on, changes fail with EROFS; reading goes on. Not stored.
   virtual void set_read_only(bool on) noexcept = 0;
-  // Stored at once by a write of its own, also after a failed commit or abort().
+  // Stored at once by a write of its own, which works after a failed commit once abort() has.
   virtual Status set_needs_check() = 0;
   virtual Status clear_needs_check() = 0;
   [[nodiscard]] virtual std::uint32_t data_block_size() const noexcept = 0;  // sectors
