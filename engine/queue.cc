@@ -113,7 +113,7 @@ std::size_t Queue::pooled_objects() { return QueueRegistry::instance().pooled_ob
 void heavy_barrier() noexcept {
   if (g_membarrier_missing.load(std::memory_order_relaxed) ||
       ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    g_barrier_word.fetch_add(1, std::memory_order_seq_cst);
   }
 }
 

@@ -80,11 +80,13 @@ class Queue {
 
 // The asymmetric barrier pair of the in-flight counters: the fast side pays a compiler barrier, the
 // slow side a membarrier(2) that makes every running thread pass a full one. Where the kernel
-// refuses membarrier, both sides pay a full fence.
+// refuses membarrier, both sides pay a read-modify-write of one shared word, which orders them
+// (and which ThreadSanitizer understands, unlike a fence).
 inline std::atomic<bool> g_membarrier_missing{false};
+inline std::atomic<unsigned> g_barrier_word{0};
 inline void light_barrier() noexcept {
   if (g_membarrier_missing.load(std::memory_order_relaxed)) [[unlikely]] {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    g_barrier_word.fetch_add(1, std::memory_order_seq_cst);
   }
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
