@@ -38,13 +38,15 @@ def canonical(text, facts, names):
     """`text` with every device called by its common name; `names` maps dm minors to names."""
     for index, disk in enumerate(facts.disks):
         text = text.replace(disk, f"@disk{index}@")
+        text = re.sub(rf"(?<![\w@]){disk.rsplit('/', 1)[1]}(?![\w@])", f"@disk{index}@", text)
     for index, number in enumerate(facts.numbers):
-        name = facts.disks[index].rsplit("/", 1)[1]
         either = number.replace(":", "(?::|, )")
-        text = re.sub(rf"\b{name}\b|(?<![\d.+]){either}(?!\d)", f"@disk{index}@", text)
+        text = re.sub(rf"(?<![\w.+]){either}(?!\d)", f"@disk{index}@", text)
     text = text.replace(facts.mnt, "@mnt@")
-    text = re.sub(rf"(?<![\d.+]){facts.major}(?::|, )(\d+)(?!\d)",
+    text = re.sub(rf"(?<![\w.+]){facts.major}(?::|, )(\d+)(?!\d)",
                   lambda m: names.get(m.group(1), f"@dm:{m.group(1)}@"), text)
+    if "BlkDevNamesUsed" in text:  # a column as wide as the longest name in it
+        text = re.sub(" {2,}", " ", text)
     return re.sub(rf"(?<!\S){facts.major}( +\d+ )", r"@major@\1", text)
 
 

@@ -4,6 +4,7 @@ Every script has a daemon of its own, as the kernel's side has removed all devic
 A daemon that hangs is killed after a time, which frees everything that waits for it.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -54,7 +55,9 @@ class Mount:
                 file.truncate(self.disk_bytes)
         programs = self.folder / "bin"
         programs.mkdir()
-        (programs / "dmsetup").write_text(f'#!/bin/sh\nexec "{self.tools.mapperctl}" "$@"\n')
+        # Not a plain link: under the name dmsetup, mapperctl would leave its own sentences out.
+        (programs / "mapperctl").symlink_to(self.tools.mapperctl)
+        (programs / "dmsetup").write_text('#!/bin/sh\nexec mapperctl "$@"\n')
         (programs / "dmsetup").chmod(0o755)
         self.output = open(self.folder / "daemon.log", "wb")
         self.daemon = subprocess.Popen([self.tools.mapperfs, "--foreground", self.mnt],
@@ -91,6 +94,10 @@ class Mount:
         self.output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def tail(self):
+        """The last lines that the daemon printed."""
+        return (self.folder / "daemon.log").read_text(errors="replace").splitlines()[-10:]
+
     def kill(self):
         """Ends a daemon that does not answer; what waits for it gets ENOTCONN."""
         self.killed = True
@@ -111,7 +118,8 @@ class Mount:
         except OSError:
             return []
         finally:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # of a daemon that is gone
+                os.close(fd)
         return [line.split("\t") for line in text.decode("utf-8", "replace").splitlines()]
 
     def major(self):
@@ -140,7 +148,10 @@ class Mount:
         return new.splitlines()
 
     def clear(self):
-        """Removes what is left and returns the names."""
+        """Removes what is left and returns the names; also says if the daemon is no more."""
+        if self.daemon.poll() is not None:
+            how = "hung and was killed" if self.killed else f"ended: {self.daemon.returncode}"
+            return [f"the daemon {how}", *self.tail()]
         left = sorted(self.names().values())
         for _ in left:
             subprocess.run([self.tools.mapperctl, "remove_all", "--force"], check=False, timeout=20,
