@@ -51,6 +51,7 @@ bool remove_once_or_retry(Session& session, const Selected& device) {
   const Options& opt = session.opt();
   const std::string line =
       fmt::format("remove {}{}", opt.deferred ? "--deferred " : "", escape_word(device.name));
+  auto next_try = std::chrono::steady_clock::now();
   for (int tries = opt.retry ? kRemoveTries : 1;; --tries) {
     Reply reply = session.client()->run(line);
     if (reply.ok()) return true;
@@ -59,7 +60,8 @@ bool remove_once_or_retry(Session& session, const Selected& device) {
     if (!last) reply.text.clear();
     session.ioctl_failed("remove", device.ident, reply);
     if (last) return false;
-    std::this_thread::sleep_for(kRemovePause);
+    next_try += kRemovePause;
+    std::this_thread::sleep_until(next_try);
   }
 }
 

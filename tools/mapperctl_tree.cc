@@ -21,8 +21,8 @@ struct Symbols {
 constexpr Symbols kAsciiSymbols = {"| ", "|-", "`-", "---", "-+-"};
 constexpr Symbols kUtfSymbols = {"\u2502 ", "\u251c\u2500", "\u2514\u2500", "\u2500\u2500\u2500",
                                  "\u2500\u252c\u2500"};
-constexpr Symbols kVt100Symbols = {"\033(0x\033(B ", "\033(0tq\033(B", "\033(0mq\033(B",
-                                   "\033(0qqq\033(B", "\033(0qwq\033(B"};
+constexpr Symbols kVt100Symbols = {"\033(0\017x\033(B ", "\033(0\017tq\033(B", "\033(0\017mq\033(B",
+                                   "\033(0\017qqq\033(B", "\033(0\017qwq\033(B"};
 
 const Symbols& symbols_of(TreeSymbols symbols) {
   switch (symbols) {
@@ -49,6 +49,8 @@ size_t columns_of(std::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '\033') {
       i += 2;
+    } else if (text[i] == '\017') {
+      continue;  // "shift in", a part of the line drawing
     } else if ((static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U) {
       ++columns;
     }

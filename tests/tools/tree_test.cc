@@ -64,7 +64,8 @@ TEST(DrawTrees, KnowsUtf8AndVt100) {
   const std::string utf = draw({}, TreeSymbols::kUtf);
   EXPECT_NE(utf.find(" \u251c\u2500 (98:16)\n \u2514\u2500 (98:0)\n"), std::string::npos);
   const std::string vt100 = draw({}, TreeSymbols::kVt100);
-  EXPECT_NE(vt100.find(" \033(0tq\033(B (98:16)\n \033(0mq\033(B (98:0)\n"), std::string::npos);
+  EXPECT_NE(vt100.find(" \033(0\017tq\033(B (98:16)\n \033(0\017mq\033(B (98:0)\n"),
+            std::string::npos);
 }
 
 TEST(DrawTrees, DrawsCompactly) {
