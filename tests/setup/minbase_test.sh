@@ -49,7 +49,9 @@ make_root() {
   cp -L /etc/resolv.conf /etc/hosts "$root/etc/" || return
   apt-config dump | grep -E '^Acquire::(http|https|Check-(Date|Valid-Until))[: ]' \
     >"$root/etc/apt/apt.conf.d/90machine" || true
-  mount -t proc proc "$root/proc" &&
+  # Bound to itself the root folder is a mount point, as a real root is: unshare(1) insists on it.
+  mount --bind "$root" "$root" &&
+    mount -t proc proc "$root/proc" &&
     mount -t sysfs -o ro sysfs "$root/sys" &&
     mount --rbind /dev "$root/dev" &&
     mount --make-rslave "$root/dev" &&
