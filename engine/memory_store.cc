@@ -60,7 +60,7 @@ Result<std::unique_ptr<MemoryStore>> MemoryStore::make(sector_t sectors, const O
     return Status(EINVAL, fmt::format("memory of {} sectors: 1 to {} are possible", sectors,
                                       kMaxDeviceSectors));
   }
-  std::unique_ptr<MemoryStore> store(new MemoryStore(sectors));
+  auto store = std::make_unique<MemoryStore>(Key{}, sectors);
   int error = 0;
   if (options.memfd) {
     store->memfd_ = UniqueFd(::memfd_create(options.name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));

@@ -35,6 +35,9 @@ namespace mapperfs {
 // Threads: everything may be called on any thread at once, without locks; transfers that overlap
 // mix as they do on a disk. Ranges lie inside the store (asserted).
 class MemoryStore {
+  // For make() alone to give.
+  struct Key {};
+
  public:
   struct Options {
     std::string name = "mapperfs";  // of the memfd, for /proc/PID/fd
@@ -46,6 +49,7 @@ class MemoryStore {
   static Result<std::unique_ptr<MemoryStore>> make(sector_t sectors) {
     return make(sectors, Options{});
   }
+  MemoryStore(Key /*key*/, sector_t sectors) : sectors_(sectors) {}
   ~MemoryStore();
   MemoryStore(const MemoryStore&) = delete;
   MemoryStore& operator=(const MemoryStore&) = delete;
@@ -76,7 +80,6 @@ class MemoryStore {
 
  private:
   using Word = std::atomic<std::uint64_t>;
-  explicit MemoryStore(sector_t sectors) : sectors_(sectors) {}
   bool map_memory();
   [[nodiscard]] bool page_written(std::uint64_t page) const noexcept;
   void mark_written(std::uint64_t first, std::uint64_t last) noexcept;
