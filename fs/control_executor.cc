@@ -262,8 +262,8 @@ Status ControlExecutor::load(const std::string& name, const std::vector<TableLin
   if (!found.ok()) {
     return found.status();
   }
-  const bool as_noted = notes_.get((*found)->serial()).load_read_only;
-  return (*found)->load(lines, mode_of(read_only || as_noted)).with_context(name);
+  // What `create --readonly` noted is for table lines; a load says its own mode, as the kernel's.
+  return (*found)->load(lines, mode_of(read_only)).with_context(name);
 }
 
 Status ControlExecutor::clear(const std::string& name) {

@@ -21,8 +21,8 @@ class ControlSession {
   ControlSession(ControlExecutor& executor, Kind kind, std::shared_ptr<MappedDevice> device)
       : executor_(executor), kind_(kind), device_(std::move(device)) {}
 
-  // `cut`: the write is as large as the transport's largest, so its end may be missing; only a
-  // transaction may go on in the next.
+  // `cut`: the write is about as large as the transport's largest, so its end may be missing; only
+  // a transaction may go on in the next.
   Outcome write(std::string_view data, bool cut, const RunOptions& options);
   // A transaction that was never committed is dropped, which the log says.
   void close();

@@ -193,7 +193,7 @@ void FileSystem::write_edges(fuse_req* req, OpenDevice& open, const char* data, 
 
 void FileSystem::write_text(fuse_req* req, TextFile& file, const char* data, std::size_t size,
                             std::uint64_t offset) {
-  const bool cut = size >= max_write_.load(std::memory_order_relaxed);
+  const bool cut = size > whole_write_.load(std::memory_order_relaxed);
   control_.post([this, req, &file, text = std::string(data, size), offset, cut] {
     RunOptions options;
     options.interrupted = [this, req] {

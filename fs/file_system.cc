@@ -16,8 +16,9 @@ namespace {
 
 constexpr std::size_t kControlThreads = 96;
 constexpr std::size_t kSlowThreads = 48;
-// The smallest that the protocol of `control` promises, in bytes.
-constexpr std::uint32_t kMinMaxWrite = 128U << 10;
+constexpr std::uint32_t kPageBytes = 4096;
+// The protocol of `control` promises 128 KiB for a transaction.
+constexpr std::uint32_t kMinMaxWrite = (128U << 10) + kPageBytes;
 // Asynchronous requests under way at once; the kernel's default of 12 would be our queue depth.
 constexpr std::uint16_t kMaxBackground = 512;
 constexpr std::uint16_t kCongestion = 384;
@@ -192,7 +193,9 @@ void FileSystem::init(fuse_conn_info& conn) {
     want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
   }
   transport_.negotiate(conn);
-  max_write_.store(conn.max_write, std::memory_order_release);
+  // The kernel cuts a write(2) by pages: one that begins inside a page moves that much less at
+  // once.
+  whole_write_.store(conn.max_write - kPageBytes, std::memory_order_release);
   kernel_protocol_.store(conn.proto_major << 16 | conn.proto_minor, std::memory_order_release);
   if (options_.serving) {
     options_.serving();
@@ -203,8 +206,8 @@ std::string FileSystem::version_text() const {
   const std::uint32_t protocol = kernel_protocol_.load(std::memory_order_acquire);
   return fmt::format("version: {}\ntransport: {}\nmax_write: {}\nlibfuse: {}\nkernel: FUSE {}.{}\n",
                      MAPPERFS_VERSION, transport_.name(),
-                     max_write_.load(std::memory_order_acquire), fuse_pkgversion(), protocol >> 16,
-                     protocol & 0xffff);
+                     whole_write_.load(std::memory_order_acquire), fuse_pkgversion(),
+                     protocol >> 16, protocol & 0xffff);
 }
 
 bool FileSystem::require_owner(fuse_req* req) const {

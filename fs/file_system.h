@@ -139,7 +139,8 @@ class FileSystem final : public EngineObserver {
   const gid_t group_;
   const timespec made_;
   fuse_session* session_ = nullptr;
-  std::atomic<std::uint32_t> max_write_{0};
+  // Up to here a write(2) comes in one piece, wherever in memory it lies. Bytes.
+  std::atomic<std::uint32_t> whole_write_{0};
   std::atomic<std::uint32_t> kernel_protocol_{0};
   std::atomic<bool> stopping_{false};
 

@@ -1,0 +1,141 @@
+# Common ground of the mount tests in shell. Sourced first; starts nothing by itself.
+#
+#   $WORK  a folder of the test's own      $MNT  the mount point in it      $DAEMON_PID
+set -euo pipefail
+
+MAPPERFS=${MAPPERFS:?set it to the daemon under test}
+MAPPERFS_TRANSPORT=${MAPPERFS_TRANSPORT:-auto}
+TEST_NAME=$(basename "$0")
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/mapperfs-test.XXXXXX")
+MNT=$WORK/mnt
+DAEMON_PID=
+LOOPS=()
+mkdir "$MNT"
+
+skip() {
+  echo "SKIPPED: $TEST_NAME: $*" >&2
+  exit 77
+}
+
+fail() {
+  echo "FAILED: $TEST_NAME: $*" >&2
+  [ ! -s "$WORK/daemon.log" ] || { echo "-- the daemon said:" && tail -20 "$WORK/daemon.log"; } >&2
+  exit 1
+}
+
+# Undoes whatever the test left, in the order in which it was built up, from the top.
+cleanup() {
+  local code=$? loop
+  set +e
+  cd /
+  while read -r _ at _; do
+    [[ $at == "$WORK"/* && $at != "$MNT" ]] && timeout 20 umount "$at"
+  done < <(tac /proc/mounts)
+  for loop in "${LOOPS[@]}"; do timeout 10 losetup -d "$loop" 2>/dev/null; done
+  timeout 10 fusermount3 -uzq "$MNT" 2>/dev/null
+  if [ -n "$DAEMON_PID" ] && kill -0 "$DAEMON_PID" 2>/dev/null; then
+    kill "$DAEMON_PID"
+    timeout 10 tail --pid="$DAEMON_PID" -f /dev/null || kill -9 "$DAEMON_PID"
+  fi
+  rm -rf --one-file-system "$WORK"
+  exit "$code"
+}
+trap cleanup EXIT
+trap 'exit 1' TERM INT
+
+need() {
+  local tool
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null || skip "'$tool' is missing: tools/install-deps --test brings it"
+  done
+}
+
+need_fuse() {
+  [ -r /dev/fuse ] && [ -w /dev/fuse ] || skip "/dev/fuse is missing or not ours to open"
+  [ "$MAPPERFS_TRANSPORT" != uring ] ||
+    grep -q '[Y1]' /sys/module/fuse/parameters/enable_uring 2>/dev/null ||
+    skip "FUSE over io_uring is not there or off: /sys/module/fuse/parameters/enable_uring"
+}
+
+need_root() { [ "$(id -u)" = 0 ] || skip "needs root: $*"; }
+
+need_loop() {
+  need_root "loop devices"
+  need losetup
+  losetup -f >/dev/null 2>&1 || skip "no loop device can be had"
+}
+
+need_fs() {
+  grep -qw "$1" /proc/filesystems || modprobe "$1" 2>/dev/null || return 1
+  command -v "mkfs.$1" >/dev/null
+}
+
+# start [OPTION...]: the daemon in the foreground as a job of the test; returns when it serves.
+start() {
+  "$MAPPERFS" -f --transport "$MAPPERFS_TRANSPORT" "$@" "$MNT" >>"$WORK/daemon.log" 2>&1 &
+  DAEMON_PID=$!
+  wait_mounted || fail "the daemon did not mount"
+}
+
+wait_mounted() {
+  local i
+  for ((i = 0; i < 500; ++i)); do
+    if grep -q " $MNT fuse.mapperfs " /proc/mounts && timeout 5 test -e "$MNT/control"; then
+      return 0
+    fi
+    [ -z "$DAEMON_PID" ] || kill -0 "$DAEMON_PID" 2>/dev/null || return 1
+    read -r -t 0.02 <> <(:) || true
+  done
+  return 1
+}
+
+# stop: a clean end by unmounting; the daemon must exit with 0.
+stop() {
+  timeout 20 fusermount3 -u "$MNT" || fail "fusermount3 -u"
+  wait_daemon 0
+}
+
+# wait_daemon CODE: the daemon ends by itself with that exit code.
+wait_daemon() {
+  local code=0
+  timeout 20 tail --pid="$DAEMON_PID" -f /dev/null || fail "the daemon does not end"
+  wait "$DAEMON_PID" || code=$?
+  DAEMON_PID=
+  [ "$code" = "$1" ] || fail "the daemon ended with $code, not $1"
+}
+
+# control LINE...: one transaction, from standard input where there are no lines.
+control() {
+  if [ $# -gt 0 ]; then
+    printf '%s\n' "$@" | timeout 30 python3 "$(dirname "$0")/ctl.py" "$MNT"
+  else
+    timeout 30 python3 "$(dirname "$0")/ctl.py" "$MNT"
+  fi
+}
+
+# refused ERRNO WORDS LINE...: the transaction fails with that errno (or one of ERRNO|ERRNO) and a
+# sentence with WORDS in it.
+refused() {
+  local errno=$1 words=$2 said
+  shift 2
+  if said=$(control "$@" 2>&1); then fail "'$*' was taken"; fi
+  [[ $said =~ ^($errno):\  ]] || fail "'$*' gave '$said', not $errno"
+  [[ $said == *"$words"* ]] || fail "'$*' gave '$said', which does not say '$words'"
+}
+
+# attach NAME [OPTION...]: a loop device on a device; its path in $LOOP.
+attach() {
+  local name=$1
+  shift
+  LOOP=$(timeout 20 losetup -f --show "$@" "$MNT/$name") || fail "losetup $* $name"
+  LOOPS+=("$LOOP")
+}
+
+detach() {
+  timeout 20 losetup -d "$1" || fail "losetup -d $1"
+}
+
+# same WHAT EXPECTED GOT
+same() {
+  [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
+}

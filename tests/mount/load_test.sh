@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# fio with verify while the table is swapped, the device suspended and resumed, or grown: no error,
+# no lost write, no hang.
+. "$(dirname "$0")/lib.sh"
+need_fuse
+need fio python3
+SECONDS_EACH=${MAPPERFS_LONG:+60}
+SECONDS_EACH=${SECONDS_EACH:-3}
+start
+truncate -s 65M "$WORK/a"
+
+# fio_on DEVICE [OPTION...]: writes and verifies for SECONDS_EACH.
+fio_on() {
+  local device=$1
+  shift
+  timeout $((SECONDS_EACH + 60)) fio --name=load --filename="$MNT/$device" --rw=randrw --bs=4k --direct=1 \
+    --ioengine=libaio --iodepth=16 --size=32M --time_based --runtime="$SECONDS_EACH" --verify=crc32c \
+    --verify_backlog=1024 --verify_fatal=1 --output="$WORK/fio.txt" "$@" ||
+    fail "fio on $device: $(tail -30 "$WORK/fio.txt")"
+}
+
+# during COMMAND...: runs it every 100 ms while the job $1 lives.
+while_running() {
+  local pid=$1 rounds=0
+  shift
+  while kill -0 "$pid" 2>/dev/null; do
+    "$@" "$rounds" || fail "$* in round $rounds"
+    rounds=$((rounds + 1))
+    read -r -t 0.1 <> <(:) || true
+  done
+  [ "$rounds" -ge 5 ] || fail "only $rounds rounds of $*"
+}
+
+under_load() {
+  local device=$1 work=$2 pid
+  fio_on "$device" &
+  pid=$!
+  while_running "$pid" "$work"
+  wait "$pid" || fail "fio during $work"
+}
+
+swap() { control "disk: 0 131072 loop $WORK/a $((($1 % 2) * 0))"; }
+swap_targets() {
+  if [ $(($1 % 2)) = 0 ]; then
+    control "disk: 0 131072 linear base 0"
+  else
+    control "disk: 0 65536 linear base 0" "disk: 65536 65536 linear base 65536"
+  fi
+}
+suspend_resume() { control "suspend disk" && control "resume disk"; }
+suspend_below() { control "suspend --noflush base" "resume base"; }
+grow() { control "disk: 0 $((131072 - 8 * (($1 + 1) % 2))) linear base 0"; }
+
+control "disk: 0 131072 loop $WORK/a"
+under_load disk swap
+under_load disk suspend_resume
+control "remove disk" "base: 0 131072 ram" "disk: 0 131072 linear base 0"
+under_load disk swap_targets
+under_load disk suspend_resume
+under_load disk suspend_below
+under_load disk grow
+fio_on disk --rw=randwrite --bsrange=512-70000 --bs_unaligned --direct=0 --ioengine=psync --verify_backlog=64
+control "remove disk" "remove base"
+stop
