@@ -32,6 +32,17 @@ TEST(Create, TakesSeveralTablesAsLinesOfOne) {
   EXPECT_EQ(run.status, 0) << run.err;
 }
 
+TEST(Create, TakesPathsInDevMapperForDevicesOfTheMount) {
+  FakeMount mount;
+  mount.device("lo", list_line("lo", "", 0, "L--w"));
+  mount.answer("create up", "");
+  mount.answer("load up: 0 8 linear lo 0\nload up: 8 8 linear /dev/mapper/other 0", "");
+  mount.answer("resume up", "");
+  const auto run = mount.run({"dmsetup", "create", "up"},
+                             "0 8 linear /dev/mapper/lo 0\n8 8 linear /dev/mapper/other 0\n");
+  EXPECT_EQ(run.status, 0) << run.err;
+}
+
 TEST(Create, MakesABareDeviceOfAnEmptyTable) {
   FakeMount mount;
   mount.answer("create d0", "");
@@ -286,6 +297,17 @@ TEST(Mangle, BringsNamesIntoTheirForm) {
             "d1: TEST-uuid-1: name and UUID already in correct form\n"
             "m n: renaming to m\\x20n\n"
             "ms: [no UUID]: name already in correct form\n");
+}
+
+TEST(Mangle, GoesOnAfterANameItCannotMend) {
+  FakeMount mount;
+  mount.device("h", list_line("h\\\\x5cx20n", "", 0, "---w"));
+  mount.device("z", list_line("z", "", 1, "---w"));
+  const auto run = mount.run({"dmsetup", "mangle"});
+  EXPECT_EQ(run.out, "z: [no UUID]: name already in correct form\n");
+  EXPECT_EQ(run.err,
+            "The name \"h\\x5cx20n\" seems to be mangled more than once. Manual intervention "
+            "required to rename the device.\nCommand failed.\n");
 }
 
 TEST(AnyVerb, SaysWhenNothingIsMounted) {
