@@ -116,6 +116,8 @@ std::unique_ptr<StoreBatch> PoolMetadata::seal() {
     superblock.tree_pages = ids_.pages;
     superblock.next_dead = next_dead_;
     superblock.held_root = held_root_;
+    superblock.held_transaction_id = held_transaction_id_;
+    superblock.held_time = held_time_;
     batch->put(kSuperblockKey, encode(superblock));
     small_changes_ = false;
   }

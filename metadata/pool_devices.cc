@@ -288,6 +288,8 @@ Status PoolMetadata::reserve_metadata_snap() {
     device_count_ = devices_.size() + held_.size();
   }
   held_root_ = ids_.next.fetch_add(1);
+  held_transaction_id_ = transaction_id_.load();
+  held_time_ = time_.load();
   small_changes_ = true;
   return {};
 }
@@ -325,16 +327,16 @@ Status PoolMetadata::release_metadata_snap() {
   return more.ok() ? Status() : more.status();
 }
 
-Result<std::vector<ThinDeviceDetails>> PoolMetadata::held_devices() const {
+Result<ThinHeldSnapshot> PoolMetadata::held_snapshot() const {
   const std::lock_guard<std::mutex> lock(state_mutex_);
   if (held_root_ == 0) {
     return Status(ENODATA, "thin metadata: there is no metadata snapshot");
   }
-  std::vector<ThinDeviceDetails> all;
+  ThinHeldSnapshot snapshot{held_transaction_id_, held_time_, {}};
   for (const auto& [id, device] : held_) {
-    all.push_back(details_of(*device));
+    snapshot.devices.push_back(details_of(*device));
   }
-  return all;
+  return snapshot;
 }
 
 }  // namespace mapperfs::thin

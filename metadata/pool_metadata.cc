@@ -78,14 +78,39 @@ Status PoolMetadata::start() {
     if (!options_.may_format || options_.data_block_size == 0 || read_only_) {
       return {EINVAL, "thin metadata: not formatted"};
     }
-    if (Status s = format(); !s.ok()) {
+    if (Status s = format(0); !s.ok()) {
       return s;
     }
   }
   return load();
 }
 
-Status PoolMetadata::format() {
+Status PoolMetadata::start_restore() {
+  bool empty = true;
+  if (Status s = store_->scan({}, [&empty](auto, auto) { return empty = false; }); !s.ok()) {
+    return s;
+  }
+  if (!empty) {
+    return {EEXIST, "thin metadata: there is a pool already; a restore needs an empty directory"};
+  }
+  restoring_ = true;
+  Status s = format(Superblock::kIncomplete);
+  return s.ok() ? load() : s;
+}
+
+Status PoolMetadata::finish_restore(std::uint64_t transaction_id, std::uint32_t time,
+                                    bool needs_check) {
+  transaction_id_ = transaction_id;
+  time_ = time;
+  flags_ = 0;
+  small_changes_ = true;
+  if (needs_check) {
+    note_record(std::string(kNeedsCheckKey), "1");
+  }
+  return commit();
+}
+
+Status PoolMetadata::format(std::uint32_t flags) {
   if (options_.data_block_size % kBlockSizeStep != 0 || options_.data_block_size > kBlockSizeMost) {
     return {EINVAL, fmt::format("thin metadata: block size {} is not a multiple of {} up to {}",
                                 options_.data_block_size, kBlockSizeStep, kBlockSizeMost)};
@@ -97,6 +122,7 @@ Status PoolMetadata::format() {
   Superblock superblock;
   superblock.data_block_size = options_.data_block_size;
   superblock.nr_data_blocks = options_.nr_data_blocks;
+  superblock.flags = flags;
   auto batch = store_->new_batch();
   batch->put(kSuperblockKey, encode(superblock));
   return store_->write(*batch);
@@ -119,7 +145,7 @@ Status PoolMetadata::load() {
     return {EINVAL, fmt::format("changing the data block size (from {} to {}) is not supported",
                                 superblock->data_block_size, options_.data_block_size)};
   }
-  if ((superblock->flags & Superblock::kIncomplete) != 0) {
+  if ((superblock->flags & Superblock::kIncomplete) != 0 && !restoring_) {
     return {EILSEQ, "thin metadata: a restore into it did not finish"};
   }
   std::map<std::uint32_t, DeviceRecord> devices;
@@ -139,6 +165,8 @@ Status PoolMetadata::load() {
   ids_.pages = superblock->tree_pages;
   next_dead_ = superblock->next_dead;
   held_root_ = superblock->held_root;
+  held_transaction_id_ = superblock->held_transaction_id;
+  held_time_ = superblock->held_time;
   needs_check_ = needs_check->has_value();
   data_.reset(superblock->nr_data_blocks);
   {

@@ -55,6 +55,9 @@ class PoolMetadata final : public ThinMetadata {
   ~PoolMetadata() override;
   // Formats an empty store, loads one that is not.
   Status start();
+  // For a restore into an empty store: formats it so that nobody opens it before finish_restore().
+  Status start_restore();
+  Status finish_restore(std::uint64_t transaction_id, std::uint32_t time, bool needs_check);
 
   Status create_thin(std::uint32_t id) override;
   Status create_snap(std::uint32_t id, std::uint32_t origin) override;
@@ -65,7 +68,7 @@ class PoolMetadata final : public ThinMetadata {
   Status set_transaction_id(std::uint64_t current, std::uint64_t next) override;
   Status reserve_metadata_snap() override;
   Status release_metadata_snap() override;
-  [[nodiscard]] Result<std::vector<ThinDeviceDetails>> held_devices() const override;
+  [[nodiscard]] Result<ThinHeldSnapshot> held_snapshot() const override;
   Result<std::unique_ptr<ThinDevice>> open_held(std::uint32_t id) override;
 
   Result<std::uint64_t> allocate_data_block() override;
@@ -106,7 +109,7 @@ class PoolMetadata final : public ThinMetadata {
   static constexpr std::size_t kInlineReclaim = 64;  // pages that a deletion frees itself
   static constexpr std::size_t kReclaimHold = 8;     // steps in one stay inside the gate
 
-  Status format();
+  Status format(std::uint32_t flags);
   Status load();
   Status load_devices(char prefix, std::map<std::uint32_t, DeviceRecord>& records);
   Status load_dead();
@@ -158,11 +161,14 @@ class PoolMetadata final : public ThinMetadata {
   std::atomic<std::uint32_t> time_{0};
   std::atomic<std::uint64_t> next_dead_{1};
   std::atomic<std::uint64_t> held_root_{0};
+  std::atomic<std::uint64_t> held_transaction_id_{0};
+  std::atomic<std::uint32_t> held_time_{0};
   std::atomic<bool> needs_check_{false};
 
   std::atomic<std::uint64_t> metadata_blocks_;
   std::atomic<std::size_t> device_count_{0};  // held ones too
   std::atomic<bool> read_only_;
+  bool restoring_ = false;                  // before it is shared
   std::atomic<bool> small_changes_{false};  // in the tables or the superblock
   std::atomic<Health> health_{Health::kGood};
 

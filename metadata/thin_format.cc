@@ -11,7 +11,7 @@ namespace {
 
 enum Packing : std::uint8_t { kPlain = 0, kRuns = 1, kWidth2 = 2, kWidth8 = 3, kWidth32 = 4 };
 
-constexpr std::size_t kSuperblockBytes = 64;
+constexpr std::size_t kSuperblockBytes = 76;
 constexpr std::size_t kDeviceBytes = 32;
 constexpr std::size_t kPageHeadBytes = 2;
 constexpr std::size_t kRunBytes = 10;
@@ -217,6 +217,8 @@ std::string encode(const Superblock& s) {
   append(out, s.tree_pages);
   append(out, s.next_dead);
   append(out, s.held_root);
+  append(out, s.held_transaction_id);
+  append(out, s.held_time);
   MFS_ASSERT(out.size() == kSuperblockBytes);
   return out;
 }
@@ -238,6 +240,8 @@ Result<Superblock> decode_superblock(std::string_view value) {
   s.tree_pages = in.take<std::uint64_t>();
   s.next_dead = in.take<std::uint64_t>();
   s.held_root = in.take<std::uint64_t>();
+  s.held_transaction_id = in.take<std::uint64_t>();
+  s.held_time = in.take<std::uint32_t>();
   if (!in.ok() || !in.at_end() || s.data_block_size == 0 || s.next_page == 0 ||
       s.nr_data_blocks > kThinMaxDataBlocks || s.time > kMaxTime ||
       (s.flags & ~Superblock::kIncomplete) != 0) {

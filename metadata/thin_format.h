@@ -83,7 +83,9 @@ struct Superblock {
   std::uint64_t next_page = 1;   // ids are never used twice
   std::uint64_t tree_pages = 0;  // that exist
   std::uint64_t next_dead = 1;
-  std::uint64_t held_root = 0;
+  std::uint64_t held_root = 0;            // of the metadata snapshot; 0: none
+  std::uint64_t held_transaction_id = 0;  // the pool's when it was taken
+  std::uint32_t held_time = 0;
   static constexpr std::uint32_t kIncomplete = 1;  // a restore has not finished
 };
 

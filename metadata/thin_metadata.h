@@ -72,6 +72,13 @@ struct ThinDeviceDetails {
   std::uint32_t snapshotted_time = 0;
 };
 
+// What the pool was when its metadata snapshot was taken.
+struct ThinHeldSnapshot {
+  std::uint64_t transaction_id = 0;
+  std::uint32_t time = 0;
+  std::vector<ThinDeviceDetails> devices;  // by id, ascending
+};
+
 // All of one moment. "used" of data counts blocks that have an owner or are allocated and not yet
 // inserted; `free_data_blocks` are those that allocate_data_block() can hand out now, so that
 // blocks freed in the open transaction are in neither.
@@ -203,9 +210,9 @@ class ThinMetadata {
   virtual Status reserve_metadata_snap() = 0;
   // EINVAL: there is none; EBUSY: a ThinDevice of open_held() exists.
   virtual Status release_metadata_snap() = 0;
-  // What the metadata snapshot holds; ENODATA: none, or no such device in it. A held device is
+  // What the metadata snapshot holds; ENODATA: none, or no such device in it. An open_held() one is
   // read-only (EROFS).
-  [[nodiscard]] virtual Result<std::vector<ThinDeviceDetails>> held_devices() const = 0;
+  [[nodiscard]] virtual Result<ThinHeldSnapshot> held_snapshot() const = 0;
   virtual Result<std::unique_ptr<ThinDevice>> open_held(std::uint32_t id) = 0;
 
   // --- data blocks ---

@@ -101,7 +101,8 @@ void Churn::insert() {
   if (!check(block.status())) {
     return;
   }
-  EXPECT_FALSE(blocks_of(committed).contains(*block)) << "block " << *block << " is in use";
+  EXPECT_FALSE(blocks_of(knows_commits ? committed : model).contains(*block))
+      << "block " << *block << " is in use";
   if (random_() % 20 == 0) {
     pool_->cancel_allocation(*block);
     return;

@@ -35,6 +35,8 @@ class Churn {
   Picture model;
   Picture committed;
   Status failed;
+  // Off if the pool commits of itself, so that `committed` may be behind.
+  bool knows_commits = true;
 
  private:
   ThinDevice* some_device();

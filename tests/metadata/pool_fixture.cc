@@ -75,9 +75,9 @@ Picture picture_of(ThinMetadata& pool) {
     picture.devices[details.id] = picture_device(*must_open(pool, details.id));
   }
   if (picture.has_held) {
-    auto held = pool.held_devices();
+    auto held = pool.held_snapshot();
     EXPECT_TRUE(held.ok());
-    for (const ThinDeviceDetails& details : *held) {
+    for (const ThinDeviceDetails& details : held->devices) {
       auto device = pool.open_held(details.id);
       EXPECT_TRUE(device.ok());
       picture.held[details.id] = picture_device(**device);

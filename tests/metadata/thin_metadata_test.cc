@@ -268,7 +268,7 @@ TEST(ThinMetadata, KeepsAMetadataSnapshot) {
   auto device = must_open(*pool, 4);
   const std::uint64_t block = provision(*pool, *device, 1);
   EXPECT_EQ(pool->release_metadata_snap().error(), EINVAL);
-  EXPECT_EQ(pool->held_devices().status().error(), ENODATA);
+  EXPECT_EQ(pool->held_snapshot().status().error(), ENODATA);
   ASSERT_TRUE(pool->reserve_metadata_snap().ok());
   EXPECT_EQ(pool->reserve_metadata_snap().error(), EBUSY);
   EXPECT_NE(pool->status().held_root, 0U);
