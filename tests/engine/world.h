@@ -10,6 +10,7 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -99,15 +100,16 @@ class World : public ::testing::Test, public BackingOpener, public EngineObserve
   // BackingOpener: the devices made with add_device().
   class Holder final : public DevRef::Holder {
    public:
-    Holder(Device& device, int& open) : device_(device), open_(open) { ++open_; }
+    Holder(Device& device, std::atomic<int>& open) : device_(device), open_(open) { ++open_; }
     ~Holder() override { --open_; }
     [[nodiscard]] BlockDevice& device() const override { return device_; }
 
    private:
     Device& device_;
-    int& open_;
+    std::atomic<int>& open_;
   };
   Result<DevRef> open(const std::string& word, DeviceMode mode) override {
+    const std::lock_guard<std::mutex> lock(open_mutex_);
     last_mode_ = mode;
     const auto it = devices_.find(word);
     if (it == devices_.end()) {
@@ -182,7 +184,8 @@ class World : public ::testing::Test, public BackingOpener, public EngineObserve
   TargetRegistry registry_;
   std::deque<Hooks> hooks_;
   std::map<std::string, std::unique_ptr<Device>> devices_;
-  std::map<std::string, int> open_;
+  std::mutex open_mutex_;
+  std::map<std::string, std::atomic<int>> open_;
   DeviceMode last_mode_ = DeviceMode::kReadWrite;
   Diary diary_;
   std::unique_ptr<Engine> engine_;
