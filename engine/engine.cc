@@ -294,14 +294,14 @@ Status Engine::set_uuid(const std::string& name, const std::string& uuid) {
       return {EINVAL,
               fmt::format("a uuid has 1 to {} bytes, this one {}", kMaxUuidBytes, uuid.size())};
     }
+    if (by_uuid_.contains(uuid)) {
+      return {EBUSY, fmt::format("uuid \"{}\" belongs to mapped device \"{}\" already", uuid,
+                                 by_uuid_.at(uuid)->name_)};
+    }
     if (!device->uuid_.empty()) {
       return {EINVAL, fmt::format("Unable to change uuid of mapped device {} to {} because uuid "
                                   "is already set to {}",
                                   name, uuid, device->uuid_)};
-    }
-    if (by_uuid_.contains(uuid)) {
-      return {EBUSY, fmt::format("uuid \"{}\" belongs to mapped device \"{}\" already", uuid,
-                                 by_uuid_.at(uuid)->name_)};
     }
     device->uuid_ = uuid;
     by_uuid_.emplace(uuid, device.get());

@@ -29,7 +29,7 @@ inline constexpr std::size_t kMaxUuidBytes = 128;
 inline constexpr unsigned kMaxMinors = 1U << 20;
 inline constexpr unsigned kMaxDepth = 32;
 // The kernel's largest block major is 511: a number that can never be a real device's.
-inline constexpr unsigned kMapperMajor = 1000;
+inline constexpr unsigned kMapperMajor = 512;
 
 // Opens what is not a mapped device: paths and MAJOR:MINOR. engine/backing.h has the real one.
 class BackingOpener {
@@ -137,7 +137,7 @@ class Engine {
   // After unlink_locked(), without the mutex: drains and destroys the device, tells who waits for
   // it.
   void finish_removal(MappedDevice& device);
-  // "1000:N" as a mapped device's numbers are printed.
+  // "512:N" as a mapped device's numbers are printed.
   static bool parse_mapped_number(const std::string& word, unsigned& minor);
   void notify_event(MappedDevice& device);
 

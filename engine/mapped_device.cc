@@ -108,6 +108,12 @@ Status MappedDevice::load(std::span<const TableLine> lines, DeviceMode mode) {
   options.env = &engine_.env();
   options.registry = &engine_.registry();
   options.opener = &opener;
+  {
+    // As the kernel: only a device's first table is checked at load against what lies below. Later
+    // ones are when they go live, when the devices below may have been changed to fit.
+    const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+    options.check_limits = !typed_;
+  }
   Result<std::unique_ptr<Table>> table = Table::load(lines, options);
   if (!table.ok()) {
     return table.status();
@@ -130,6 +136,7 @@ Status MappedDevice::load(std::span<const TableLine> lines, DeviceMode mode) {
       return status;
     }
     old = std::exchange(inactive_, table.take());
+    typed_ = true;
   }
   return {};
 }
@@ -244,7 +251,11 @@ Status MappedDevice::resume_locked(const SuspendOptions& options) {
     if (Status status = suspend_locked(options); !status.ok()) {
       return status;
     }
-    old = swap_in_inactive();
+    Result<std::unique_ptr<Table>> swapped = swap_in_inactive();
+    if (!swapped.ok()) {
+      return swapped.status();  // as the kernel: suspended, with the old table
+    }
+    old = swapped.take();
   }
   const Table* table = live_.load(std::memory_order_acquire);
   if (table == nullptr) {
@@ -262,15 +273,20 @@ Status MappedDevice::resume_locked(const SuspendOptions& options) {
 }
 
 // Nothing is in flight and nothing enters. The old table comes back, to be destroyed after the
-// resume.
-std::unique_ptr<Table> MappedDevice::swap_in_inactive() {
+// resume. A table that does not fit what lies below it is dropped.
+Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
   std::unique_ptr<Table> old;
   bool resized = false;
   {
     const std::unique_lock<std::shared_mutex> lock(table_mutex_);
     MFS_ASSERT(counters_.idle());
     if (inactive_ == nullptr) {
-      return nullptr;  // cleared meanwhile
+      return old;  // cleared meanwhile
+    }
+    if (Status status = inactive_->calculate_limits(); !status.ok()) {
+      old = std::move(inactive_);
+      engine_.set_dependencies(*this, Slot::kInactive, {}).ignore();  // nothing stands on nothing
+      return status;
     }
     old = std::exchange(live_owner_, std::move(inactive_));
     engine_.move_dependencies_live(*this);
@@ -389,9 +405,6 @@ Result<std::string> MappedDevice::message(sector_t sector, std::span<const std::
 
 Status MappedDevice::set_geometry(const Geometry& geometry) {
   const std::unique_lock<std::shared_mutex> lock(table_mutex_);
-  if (live_owner_ == nullptr) {
-    return {ENXIO, "setgeometry: the device has no table"};
-  }
   if (geometry.cylinders > 65535 || geometry.heads > 255 || geometry.sectors > 255) {
     return {EINVAL, fmt::format("Geometry exceeds range limits: {} cylinders (at most 65535), {} "
                                 "heads (255), {} sectors (255)",

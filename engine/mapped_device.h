@@ -162,7 +162,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   bool wait_idle(const std::function<bool()>& interrupted);
   Status suspend_locked(const SuspendOptions& options);
   Status resume_locked(const SuspendOptions& options);
-  std::unique_ptr<Table> swap_in_inactive();
+  Result<std::unique_ptr<Table>> swap_in_inactive();
   // Called by the engine after the name is gone and nothing is open.
   void destroy();
   // table_mutex_ held.
@@ -195,6 +195,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   std::unique_ptr<Table> live_owner_;  // table_mutex_
   std::unique_ptr<Table> inactive_;    // table_mutex_
   Geometry geometry_;                  // table_mutex_
+  bool typed_ = false;                 // table_mutex_: a table was loaded once
   std::unique_ptr<StatsRegions> stats_owner_;
 
   std::mutex deferred_mutex_;

@@ -49,6 +49,8 @@ class Table {
     Env* env = nullptr;
     const TargetRegistry* registry = nullptr;
     DeviceOpener* opener = nullptr;
+    // Check sizes and alignment now; else calculate_limits() must follow before the table is live.
+    bool check_limits = true;
   };
 
   // Builds targets and checks the table as a whole (core.md section 2). On failure every device
@@ -81,6 +83,10 @@ class Table {
   [[nodiscard]] const TargetType* immutable_type() const { return immutable_type_; }
   // Distinct devices in order of first opening.
   [[nodiscard]] std::span<BlockDevice* const> devices() const { return devices_; }
+
+  // Stacks the limits of the devices below as they are now, and checks every area against its
+  // device. EINVAL with the line or the device that does not fit. Not once the table is live.
+  Status calculate_limits();
 
   // Calls the targets in order; control threads. preresume stops at the first failure.
   void presuspend() const;

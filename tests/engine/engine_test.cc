@@ -67,7 +67,7 @@ TEST_F(EngineTest, MinorsAreTheLowestFreeOrTheOneAskedFor) {
   expect_ok(engine_->remove("a", false));
   EXPECT_EQ(make("e")->minor(), 0U);
   EXPECT_EQ(make("f")->minor(), 2U);
-  EXPECT_EQ((*engine_->find("f"))->numbers(), "1000:2");
+  EXPECT_EQ((*engine_->find("f"))->numbers(), "512:2");
 }
 
 TEST_F(EngineTest, SerialsAreNeverUsedTwice) {
@@ -111,6 +111,7 @@ TEST_F(EngineTest, AUuidIsSetOnce) {
   expect_error(engine_->set_uuid("a", "u2"), EINVAL, "uuid is already set to u1");
   make("b");
   expect_error(engine_->set_uuid("b", "u1"), EBUSY, "belongs to mapped device \"a\"");
+  expect_error(engine_->set_uuid("a", "u1"), EBUSY, "belongs to mapped device \"a\"");
 }
 
 // Openers and removal ----------------------------------------------------------------------------
@@ -218,12 +219,12 @@ TEST_F(EngineTest, TargetsRaiseEventsAndWriteToTheLog) {
 TEST_F(EngineTest, WordsOfMappedDevices) {
   const auto low = bring_up("low", {"0 100 plain dev d"});
   const auto md = make("md");
-  for (const char* word : {"low", "/mnt/low", "1000:0"}) {
+  for (const char* word : {"low", "/mnt/low", "512:0"}) {
     expect_ok(load(*md, {fmt::format("0 8 plain dev {}", word)}));
     EXPECT_EQ(md->dependencies(Slot::kInactive).at(0).name, "low") << word;
   }
   expect_error(load(*md, {"0 8 plain dev /mnt/none"}), ENOENT, "no mapped device \"none\"");
-  expect_error(load(*md, {"0 8 plain dev 1000:5"}), ENXIO, "there is no mapped device 1000:5");
+  expect_error(load(*md, {"0 8 plain dev 512:5"}), ENXIO, "there is no mapped device 512:5");
   expect_error(load(*md, {"0 8 plain dev none"}), ENOENT, "no such file: none");
   EXPECT_EQ(low->info().open_count, 1);
 }
@@ -233,12 +234,12 @@ TEST_F(EngineTest, AMappedDeviceGoesBeforeABackingDeviceOfThatName) {
   add_device("x", 100);
   const auto md = make("md");
   expect_ok(load(*md, {"0 8 plain dev x"}));
-  EXPECT_EQ(md->dependencies(Slot::kInactive).at(0).numbers, "1000:0");
+  EXPECT_EQ(md->dependencies(Slot::kInactive).at(0).numbers, "512:0");
 }
 
 TEST_F(EngineTest, ADeviceDoesNotStandOnItself) {
   const auto md = bring_up("md", {"0 100 plain dev d"});
-  for (const char* word : {"md", "/mnt/md", "1000:0"}) {
+  for (const char* word : {"md", "/mnt/md", "512:0"}) {
     expect_error(load(*md, {fmt::format("0 8 plain dev {}", word)}), EINVAL,
                  "is the mapped device itself");
   }

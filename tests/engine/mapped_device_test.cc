@@ -537,13 +537,31 @@ TEST_F(QueryTest, DependenciesAreNewestFirst) {
   for (const auto& dependency : md->dependencies(Slot::kLive)) {
     names.push_back(dependency.name + " " + dependency.numbers);
   }
-  EXPECT_EQ(names, (Lines{"e -", "low 1000:0", "d -"}));
+  EXPECT_EQ(names, (Lines{"e -", "low 512:0", "d -"}));
   EXPECT_TRUE(md->dependencies(Slot::kInactive).empty());
+}
+
+// What 6.1 and 7.2 do: the first table is checked against its devices at load, a later one when it
+// is to go live; it is then gone, and the device stays suspended with the old one.
+TEST_F(QueryTest, OnlyTheFirstTableIsCheckedAgainstItsDevicesAtLoad) {
+  add_device("small", 16);
+  const auto md = make("md");
+  expect_error(load(*md, {"0 24 plain dev small"}), EINVAL, "small too small for target");
+  expect_ok(load(*md, {"0 16 plain dev small"}));
+  expect_ok(md->resume({}));
+  expect_ok(load(*md, {"0 24 plain dev small"}));
+  EXPECT_TRUE(md->info().inactive);
+  expect_error(md->resume({}), EINVAL, "small too small for target");
+  EXPECT_FALSE(md->info().inactive);
+  EXPECT_TRUE(md->info().suspended);
+  EXPECT_EQ(md->size_sectors(), 16U);
+  expect_ok(md->resume({}));
+  EXPECT_EQ(TestBio(*md, Op::kRead, 8, 8).run(), BlkStatus::kOk);
 }
 
 TEST_F(QueryTest, GeometryHasLimitsAndGoesWithTheSize) {
   const auto md = make("md");
-  expect_error(md->set_geometry({1, 1, 1, 0}), ENXIO, "no table");
+  expect_ok(md->set_geometry({1, 1, 1, 0}));  // as the kernel: no table needed
   expect_ok(load(*md, {"0 8 plain"}));
   expect_ok(md->resume({}));
   expect_ok(md->set_geometry({65535, 255, 255, 8}));
