@@ -152,7 +152,7 @@ Status Mount::make_session() {
   }
   std::string list =
       fmt::format("fsname={},subtype=mapperfs,default_permissions", options_.fs_name);
-  for (const std::string& option : choice_.transport->session_options()) {
+  for (const std::string& option : choice_.transport->session_options(options_.max_write)) {
     list += "," + option;
   }
   for (const std::string& option : options_.fuse_options) {

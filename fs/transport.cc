@@ -42,7 +42,7 @@ unsigned cores() { return std::max(1U, std::thread::hardware_concurrency()); }
 
 class DevTransport final : public Transport {
  public:
-  [[nodiscard]] std::vector<std::string> session_options() const override { return {}; }
+  [[nodiscard]] std::vector<std::string> session_options(std::uint32_t) override { return {}; }
   void negotiate(fuse_conn_info& conn) override { static_cast<void>(conn); }
   int serve(fuse_session& session) override { return run_loop(session, cores() + kSpareThreads); }
   [[nodiscard]] std::string name() const override { return "/dev/fuse"; }
@@ -58,10 +58,20 @@ struct ReceiveBuffer {
   fuse_buf buf{};
 };
 
+// A request holds its place on a ring until it is answered, and the kernel has no other way for the
+// next. I/O that a suspended device holds must not take them all: the `resume` needs one. So rings
+// are deep, and asynchronous I/O (fio and loop devices at any depth) gets half the places of one.
+// What is left holds as many threads that wait for synchronous I/O; docs/design.md names the limit.
 class UringTransport final : public Transport {
  public:
-  [[nodiscard]] std::vector<std::string> session_options() const override { return {"io_uring"}; }
+  [[nodiscard]] std::vector<std::string> session_options(std::uint32_t max_write) override {
+    depth_ = static_cast<unsigned>(std::clamp<std::uint64_t>(
+        kRingBytes / (std::uint64_t{cores()} * max_write), kMinDepth, kMaxDepth));
+    return {"io_uring", "io_uring_q_depth=" + std::to_string(depth_)};
+  }
   void negotiate(fuse_conn_info& conn) override {
+    conn.max_background = static_cast<std::uint16_t>(depth_ / 2);
+    conn.congestion_threshold = static_cast<std::uint16_t>(depth_ * 3 / 8);
     agreed_.store((conn.capable_ext & FUSE_CAP_OVER_IO_URING) != 0, std::memory_order_release);
   }
   // libfuse's own loops free the rings, and with them the requests not yet answered, when they end.
@@ -91,6 +101,11 @@ class UringTransport final : public Transport {
   }
 
  private:
+  // Address space of all rings' buffers together; only what was touched is memory.
+  static constexpr std::uint64_t kRingBytes = std::uint64_t{1} << 30;
+  static constexpr std::uint64_t kMinDepth = 16;
+  static constexpr std::uint64_t kMaxDepth = 256;
+  unsigned depth_ = kMinDepth;
   std::atomic<bool> agreed_{false};
 };
 

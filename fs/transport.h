@@ -25,8 +25,8 @@ class Transport {
   Transport& operator=(const Transport&) = delete;
   virtual ~Transport() = default;
 
-  // Options that the FUSE session must be made with.
-  [[nodiscard]] virtual std::vector<std::string> session_options() const = 0;
+  // Options that the FUSE session must be made with, for requests of up to `max_write` bytes.
+  [[nodiscard]] virtual std::vector<std::string> session_options(std::uint32_t max_write) = 0;
   // The kernel said what it can: before the connection is agreed upon.
   virtual void negotiate(fuse_conn_info& conn) = 0;
   // Serves until the file system is unmounted or the session is told to exit. 0 or an errno.

@@ -59,6 +59,6 @@ under_load disk swap_targets
 under_load disk suspend_resume
 under_load disk suspend_below
 under_load disk grow
-fio_on disk --rw=randwrite --bsrange=512-70000 --bs_unaligned --direct=0 --ioengine=psync --verify_backlog=64
+fio_on disk --rw=randwrite --bs=5000 --direct=0 --ioengine=psync --verify_backlog=64 --size=30000000
 control "remove disk" "remove base"
 stop
