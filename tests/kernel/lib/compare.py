@@ -38,7 +38,8 @@ def canonical(text, facts, names):
     """`text` with every device called by its common name; `names` maps dm minors to names."""
     for index, disk in enumerate(facts.disks):
         text = text.replace(disk, f"@disk{index}@")
-        text = re.sub(rf"(?<![\w@]){disk.rsplit('/', 1)[1]}(?![\w@])", f"@disk{index}@", text)
+        name = re.escape(disk.rsplit("/", 1)[-1])
+        text = re.sub(rf"(?<![\w@]){name}(?![\w@])", f"@disk{index}@", text)
     for index, number in enumerate(facts.numbers):
         either = number.replace(":", "(?::|, )")
         text = re.sub(rf"(?<![\w.+]){either}(?!\d)", f"@disk{index}@", text)
@@ -47,7 +48,8 @@ def canonical(text, facts, names):
                   lambda m: names.get(m.group(1), f"@dm:{m.group(1)}@"), text)
     if "BlkDevNamesUsed" in text:  # a column as wide as the longest name in it
         text = re.sub(" {2,}", " ", text)
-    return re.sub(rf"(?<!\S){facts.major}( +\d+ )", r"@major@\1", text)
+    # The columns of `info -c`: the number is a major only before a minor and the four letters.
+    return re.sub(rf"(?<!\S){facts.major}(?= +\d+ +[-L][-I][-s][rw]\b)", "@major@", text)
 
 
 def lines_of(record, facts):
