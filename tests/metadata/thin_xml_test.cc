@@ -28,7 +28,8 @@ struct Place {
     return restore_thin_metadata(
         [&](char* buffer, std::size_t size) -> Result<std::size_t> {
           // Odd pieces, so that every boundary falls into an element sometimes.
-          const std::size_t take = std::min({size, xml.size() - at, std::size_t{xml.size() < 100000 ? 7U : 4093U}});
+          const std::size_t take =
+              std::min({size, xml.size() - at, std::size_t{xml.size() < 100000 ? 7U : 4093U}});
           std::copy_n(xml.data() + at, take, buffer);
           at += take;
           return take;
