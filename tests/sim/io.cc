@@ -137,6 +137,9 @@ void World::submit(std::unique_ptr<Io> io) {
   ref.bio.dev = devices_[at(ref.device)].md.get();
   ref.bio.completion = &ref;
   submit_bio(ref.bio);
+  if (devices_[at(ref.device)].suspended && ref.done && (ref.bio.flags & kBioNowait) == 0) {
+    fail("a bio did not wait for the resume of " + devices_[at(ref.device)].name);
+  }
 }
 
 bool World::may_fail(const Io& io) const {

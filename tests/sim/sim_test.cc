@@ -42,32 +42,32 @@ void run_seeds(Config config, std::uint64_t seeds) {
   }
 }
 
-TEST(Sim, DevicesThatAnswerAtOnce) { run_seeds({}, 30); }
+TEST(Sim, DevicesThatAnswerAtOnce) { run_seeds({}, 20); }
 
 TEST(Sim, DevicesThatAnswerLateAndOutOfOrder) {
   Config config;
   config.delays = true;
-  run_seeds(config, 30);
+  run_seeds(config, 20);
 }
 
 TEST(Sim, DevicesThatFail) {
   Config config;
   config.errors = true;
-  run_seeds(config, 15);
+  run_seeds(config, 10);
 }
 
 TEST(Sim, DevicesThatFailLateAndOutOfOrder) {
   Config config;
   config.errors = true;
   config.delays = true;
-  run_seeds(config, 30);
+  run_seeds(config, 20);
 }
 
 TEST(Sim, PowerCuts) {
   Config config;
   config.power_cuts = true;
   config.delays = true;
-  run_seeds(config, 30);
+  run_seeds(config, 20);
 }
 
 TEST(Sim, PowerCutsOfDevicesThatFail) {
@@ -75,7 +75,7 @@ TEST(Sim, PowerCutsOfDevicesThatFail) {
   config.power_cuts = true;
   config.errors = true;
   config.delays = true;
-  run_seeds(config, 15);
+  run_seeds(config, 10);
 }
 
 }  // namespace

@@ -34,9 +34,10 @@ class PushbackTarget final : public Target {
     bio.remap(*dev_, start_ + ti().offset_of(bio));
     return MapIo::kRemapped;
   }
+  // Reads go in again even where they went well, so that there is something to see without errors.
   EndIo end_io(Bio& bio, BlkStatus& status) noexcept override {
-    static_cast<void>(bio);
-    const bool again = status == BlkStatus::kIoError && ti().host->noflush_suspending();
+    const bool again =
+        (status == BlkStatus::kIoError || bio.op == Op::kRead) && ti().host->noflush_suspending();
     return again ? EndIo::kRequeue : EndIo::kDone;
   }
   [[nodiscard]] std::string table(bool show_keys) const override {
