@@ -58,7 +58,7 @@ Outcome ControlSession::write(std::string_view data, bool cut, const RunOptions&
   Outcome all;
   for (const Piece& piece : pieces) {
     if (!piece.transaction && is_blank_text(piece.text) &&
-        (kind_ == Kind::kControl || pieces.size() > 1)) {
+        (kind_ == Kind::kControl || pieces.size() > 1 || collecting_)) {
       continue;
     }
     Outcome outcome = run(piece.text, options);
