@@ -346,7 +346,8 @@ bool MappedDevice::map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept {
 // that map() did not make.
 bool MappedDevice::refuse(Bio& bio, BlkStatus status) noexcept {
   bio.frame_->target = nullptr;
-  bio.end_io(status);
+  const bool in_vain = status == BlkStatus::kRequeue && !bio.frame_->md->noflush_suspending();
+  bio.end_io(in_vain ? BlkStatus::kIoError : status);
   return false;
 }
 
@@ -381,6 +382,11 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
   if (bio.status_ == BlkStatus::kTargetError) [[unlikely]] {
     md.turn_off(bio);
   }
+  // Asked here, when a target requeues, and not of the whole bio, which may end later.
+  if (bio.status_ == BlkStatus::kRequeue && frame.target != nullptr && !md.noflush_suspending())
+      [[unlikely]] {
+    bio.status_ = BlkStatus::kIoError;
+  }
   bio.frame_ = frame.outer;
   Queue& queue = Queue::current();
   if (frame.piece) {
@@ -392,12 +398,13 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
     stats->end(bio, frame);
   }
   if (bio.status_ == BlkStatus::kRequeue) [[unlikely]] {
-    if (md.defer_requeued(bio)) {
-      Queue::free_frame(frame);
-      md.leave(slot);
-      return false;
+    Queue::free_frame(frame);
+    const bool deferred = md.defer_requeued(bio);
+    md.leave(slot);
+    if (!deferred) {
+      submit_bio(bio);
     }
-    bio.status_ = BlkStatus::kIoError;
+    return false;
   }
   if (now_ns == 0) {
     now_ns = coarse_now_ns();
@@ -424,8 +431,9 @@ void MappedDevice::turn_off(Bio& bio) noexcept {
   bio.status_ = BlkStatus::kNotSupported;
 }
 
-// Looked at under the lock: a suspend that is given up clears the flag before it takes the lock to
-// let the list go, so that no bio joins a list that nobody empties any more.
+// False: the suspend was given up meanwhile, the bio goes in again at once. Looked at under the
+// lock: whoever gives up clears the flag before it takes the lock to let the list go, so that no
+// bio joins a list that nobody empties any more.
 bool MappedDevice::defer_requeued(Bio& bio) noexcept {
   const std::lock_guard<std::mutex> lock(deferred_mutex_);
   if (!noflush_suspending()) {

@@ -149,7 +149,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   bool map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept;
   static bool refuse(Bio& bio, BlkStatus status) noexcept;
   void turn_off(Bio& bio) noexcept;
-  // False: no noflush suspend is under way, the bio fails.
+  // False: the suspend was given up meanwhile, the bio goes in again.
   bool defer_requeued(Bio& bio) noexcept;
   void defer(Bio& bio) noexcept;
   void leave(IoCounters::Slot& slot) noexcept;

@@ -505,6 +505,33 @@ TEST_F(BioPathTest, PerIoBytesAreEachLevelsOwn) {
   EXPECT_EQ(TestBio(*md, Op::kRead, 0, 32).run(), BlkStatus::kOk);
 }
 
+// A noflush suspend is given up while one piece of a bio waits to go in again and the other is
+// still on its way: the whole goes in again, it does not fail.
+TEST_F(BioPathTest, ARequeuedPieceOutlivesTheSuspendThatWasGivenUp) {
+  probe::Hooks& hooks = add_hooks("h");
+  const auto md = bring_up("md", {"0 100 plain dev d io=8 ends hooks=h"});
+  hooks.end_io = [](probe::Target& target, Bio&, BlkStatus&) {
+    return target.ti().host->noflush_suspending() ? EndIo::kRequeue : EndIo::kDone;
+  };
+  d_.keep(true);
+  TestBio bio(*md, Op::kWrite, 0, 16);
+  bio.submit();
+  SuspendOptions options;
+  options.noflush = true;
+  options.interrupted = [&] {
+    d_.end(0);
+    return true;
+  };
+  expect_error(md->suspend(options), EINTR, "interrupted");
+  EXPECT_FALSE(bio.done());
+  d_.keep(false);
+  d_.seen();
+  d_.end(0);
+  EXPECT_EQ(bio.status(), BlkStatus::kOk);
+  EXPECT_EQ(bio.ended(), 1);
+  EXPECT_EQ(d_.seen(), (Lines{"write 0+8", "write 8+8"}));
+}
+
 // Counters ---------------------------------------------------------------------------------------
 
 TEST_F(BioPathTest, CountsIosAndSectorsOncePerDevice) {
