@@ -161,6 +161,9 @@ PagePin PageCache::create(PageKey key, unsigned level) {
 }
 
 void PageCache::mark_dirty(Page& page) {
+  if (page.sealed.load()) {
+    pack(page);  // as it was when it was sealed
+  }
   // The caller's pin keeps the page here until the list has its own.
   if (page.dirty.load() || page.dirty.exchange(true)) {
     return;
@@ -188,22 +191,11 @@ void PageCache::seal(StoreBatch& batch) {
   MFS_ASSERT(writing_.empty());
   writing_.swap(dirty_);
   for (Page* page : writing_) {
-    page->dirty.store(false);
-    if (page->dead.load()) {
-      continue;
+    page->dirty.store(false, std::memory_order_relaxed);
+    if (!page->dead.load(std::memory_order_relaxed)) {
+      page->fresh = false;
+      page->sealed.store(true);
     }
-    PageWords words;
-    std::uint64_t any = 0;
-    for (unsigned i = 0; i < kPageEntries; ++i) {
-      words[i] = page->words[i].load(std::memory_order_relaxed);
-      any |= words[i];
-    }
-    if (any == 0 && page->key().kind() != PageKind::kTree) {
-      batch.erase(page_key(page->key()));  // a missing page of counts reads as zeros
-    } else {
-      batch.put(page_key(page->key()), encode_page(page->key().kind(), page->level, words));
-    }
-    page->fresh = false;
   }
   for (const PageKey key : erased_) {
     batch.erase(page_key(key));
@@ -211,6 +203,40 @@ void PageCache::seal(StoreBatch& batch) {
   erased_.clear();
   dirty_pages_.store(0, std::memory_order_release);
   erased_pages_.store(0, std::memory_order_release);
+  const std::lock_guard<std::mutex> pack_lock(pack_mutex_);
+  batch_ = &batch;
+}
+
+void PageCache::collect() {
+  // Nobody but seal(), written() and clear(), which all have their turn, touches the list.
+  for (Page* page : writing_) {
+    if (page->sealed.load()) {
+      pack(*page);
+    }
+  }
+  const std::lock_guard<std::mutex> lock(pack_mutex_);
+  batch_ = nullptr;
+}
+
+void PageCache::pack(Page& page) {
+  const std::lock_guard<std::mutex> lock(pack_mutex_);
+  if (!page.sealed.load()) {
+    return;
+  }
+  MFS_ASSERT(batch_ != nullptr);
+  PageWords words;
+  std::uint64_t any = 0;
+  for (unsigned i = 0; i < kPageEntries; ++i) {
+    words[i] = page.words[i].load(std::memory_order_relaxed);
+    any |= words[i];
+  }
+  const PageKey key = page.key();
+  if (any == 0 && key.kind() != PageKind::kTree) {
+    batch_->erase(page_key(key));  // a missing page of counts reads as zeros
+  } else {
+    batch_->put(page_key(key), encode_page(key.kind(), page.level, words));
+  }
+  page.sealed.store(false);
 }
 
 void PageCache::written() {
@@ -233,6 +259,9 @@ void PageCache::clear() {
     listed.swap(dirty_);
     listed.insert(listed.end(), writing_.begin(), writing_.end());
     writing_.clear();
+    for (Page* page : listed) {
+      page->sealed.store(false);
+    }
     erased_.clear();
     dirty_pages_.store(0);
     erased_pages_.store(0);

@@ -9,7 +9,10 @@
 // Page states: clean -> dirty (mark_dirty) -> writing (seal) -> clean (written); or dead (erase),
 // recycled when its last pin goes. Ids are never used twice, so a key names one page for ever.
 //
-// Lock order: gate of the transaction, a shard, changed_mutex_, free_mutex_.
+// Sealing only marks pages, since everybody waits for it. They are packed into the batch after
+// that, by collect(), or by whoever wants to change one before its turn has come.
+//
+// Lock order: gate of the transaction, a shard, changed_mutex_, pack_mutex_, free_mutex_.
 #pragma once
 
 #include <array>
@@ -38,8 +41,9 @@ struct Page {
   unsigned level = 0;
   unsigned present = 0;  // words of a tree page that are not 0; guarded as the words
   std::atomic<std::uint32_t> pins{0};
-  std::atomic<bool> hot{false};    // read since the clock last came by
-  std::atomic<bool> dirty{false};  // on the list of changes
+  std::atomic<bool> hot{false};     // read since the clock last came by
+  std::atomic<bool> dirty{false};   // on the list of changes
+  std::atomic<bool> sealed{false};  // its words belong to the batch and are not in it yet
   std::atomic<bool> dead{false};
   bool fresh = false;  // in no sealed batch yet; guarded as the words
   std::atomic<Page*> next{nullptr};
@@ -112,9 +116,11 @@ class PageCache {
   // The page is no more; its record goes with the next commit.
   void erase(Page& page);
 
-  // The transaction's gate is held for writing: puts all changes into `batch`. They stay pinned
-  // until written().
+  // The transaction's gate is held for writing: what has changed belongs to `batch` from now on.
+  // Changed pages stay pinned until written().
   void seal(StoreBatch& batch);
+  // Puts the rest of what was sealed into the batch of seal(), which is complete then.
+  void collect();
   void written();
   // Forgets everything, changes too. No transaction is open or being written. Pins stay valid, but
   // their pages are dead.
@@ -152,6 +158,7 @@ class PageCache {
   void unpin(Page& page);
   void retire(Page& page);
   Page& take_page();
+  void pack(Page& page);
   void trim();
   std::size_t unlink_cold(std::size_t want);
   void recycle();
@@ -170,6 +177,9 @@ class PageCache {
   std::vector<PageKey> erased_;
   std::atomic<std::size_t> dirty_pages_{0};
   std::atomic<std::size_t> erased_pages_{0};
+
+  std::mutex pack_mutex_;
+  StoreBatch* batch_ = nullptr;  // guarded by pack_mutex_; from seal() to collect()
 
   std::mutex trim_mutex_;
   std::size_t clock_ = 0;  // guarded by trim_mutex_

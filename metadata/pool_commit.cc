@@ -1,6 +1,7 @@
-// Transactions. A commit seals the open one - with everybody kept out, all changes are copied into
-// a batch, in memory - lets the next begin, has the pool flush its data, and writes the batch. So
-// no mapping gets to stable storage before the data it maps to, and I/O goes on meanwhile.
+// Transactions. A commit seals the open one - with everybody kept out, all that changed is marked
+// as its own - lets the next begin, copies the changes into a batch, has the pool flush its data,
+// and writes the batch. So no mapping gets to stable storage before the data it maps to, and I/O
+// goes on meanwhile.
 #include <cerrno>
 
 #include "fmt/format.h"
@@ -61,6 +62,7 @@ Status PoolMetadata::commit() {
 Status PoolMetadata::run_commit() {
   const std::uint64_t sealed = open_.load();
   const std::unique_ptr<StoreBatch> batch = seal();
+  cache_.collect();
   if (!batch->empty()) {
     if (flush_data_) {
       if (Status s = flush_data_(); !s.ok()) {

@@ -105,7 +105,7 @@ Status PoolMetadata::create_snap(std::uint32_t id, std::uint32_t origin_id) {
     return {EOVERFLOW,
             fmt::format("thin metadata: {} snapshots were taken, the most there can be", kMaxTime)};
   }
-  const std::lock_guard<std::mutex> lock(origin->mutex);
+  const std::lock_guard<FairMutex> lock(origin->mutex);
   if (Status s = trees_.share(Root{origin->root.load()}); !s.ok()) {
     return s;
   }

@@ -37,7 +37,7 @@ struct DeviceState {
   explicit DeviceState(std::uint32_t device_id, bool is_held) : id(device_id), held(is_held) {}
   const std::uint32_t id;
   const bool held;  // of the metadata snapshot: never changes
-  std::mutex mutex;
+  FairMutex mutex;  // a snapshot must not starve beside a busy writer
   std::atomic<std::uint64_t> root{0};
   std::atomic<std::uint64_t> mapped_blocks{0};
   std::atomic<std::uint64_t> transaction_id{0};

@@ -1,5 +1,6 @@
 // A lock for much reading and rare writing: one mutex per slot, each thread always uses the same
-// slot, so readers on different cores share no cache line. A writer takes every slot.
+// slot, so readers on different cores share no cache line. A writer takes every slot, and gets
+// in before readers that come after it.
 #pragma once
 
 #include <array>
@@ -18,6 +19,9 @@ class ShardedLock {
   class ReadGuard {
    public:
     explicit ReadGuard(ShardedLock& lock) : mutex_(lock.slots_[slot_of_thread()].mutex) {
+      if (lock.writer_waits_.load(std::memory_order_relaxed)) {
+        const std::lock_guard<std::mutex> queue(lock.writer_mutex_);
+      }
       mutex_.lock();
     }
     ~ReadGuard() { mutex_.unlock(); }
@@ -30,14 +34,18 @@ class ShardedLock {
   class WriteGuard {
    public:
     explicit WriteGuard(ShardedLock& lock) : lock_(lock) {
+      lock_.writer_mutex_.lock();
+      lock_.writer_waits_.store(true, std::memory_order_relaxed);
       for (Slot& slot : lock_.slots_) {
         slot.mutex.lock();
       }
     }
     ~WriteGuard() {
+      lock_.writer_waits_.store(false, std::memory_order_relaxed);
       for (Slot& slot : lock_.slots_) {
         slot.mutex.unlock();
       }
+      lock_.writer_mutex_.unlock();
     }
     WriteGuard(const WriteGuard&) = delete;
     WriteGuard& operator=(const WriteGuard&) = delete;
@@ -67,6 +75,24 @@ class ShardedLock {
   }
 
   std::array<Slot, kSlots> slots_;
+  // Only for fairness: a thread that takes its slot over and over would keep a writer out.
+  std::mutex writer_mutex_;
+  std::atomic<bool> writer_waits_{false};
+};
+
+// A mutex at which a thread that comes back at once does not overtake one that waits: whoever waits
+// holds the entry.
+class FairMutex {
+ public:
+  void lock() {
+    const std::lock_guard<std::mutex> entry(entry_);
+    mutex_.lock();
+  }
+  void unlock() { mutex_.unlock(); }
+
+ private:
+  std::mutex entry_;
+  std::mutex mutex_;
 };
 
 }  // namespace mapperfs

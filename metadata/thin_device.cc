@@ -88,7 +88,7 @@ class ThinDeviceHandle final : public ThinDevice {
     if (result.ok() || result.status().error() != ENOENT) {
       return result;
     }
-    const std::lock_guard<std::mutex> lock(state_->mutex);
+    const std::lock_guard<FairMutex> lock(state_->mutex);
     auto again = read(Root{state_->root.load(std::memory_order_acquire)});
     if (!again.ok() && again.status().error() == ENOENT) {
       return Status(EILSEQ, again.status().message());
@@ -154,7 +154,7 @@ Status PoolMetadata::insert(const std::shared_ptr<DeviceState>& device, std::uin
   if (Status s = may_change(); !s.ok()) {
     return s;
   }
-  const std::lock_guard<std::mutex> lock(device->mutex);
+  const std::lock_guard<FairMutex> lock(device->mutex);
   if (device->gone) {
     return {ENODATA, fmt::format("thin device {}: is gone", device->id)};
   }
@@ -186,7 +186,7 @@ Status PoolMetadata::remove(const std::shared_ptr<DeviceState>& device, std::uin
     if (Status s = may_change(); !s.ok()) {
       return s;
     }
-    const std::lock_guard<std::mutex> lock(device->mutex);
+    const std::lock_guard<FairMutex> lock(device->mutex);
     if (device->gone) {
       return {ENODATA, fmt::format("thin device {}: is gone", device->id)};
     }

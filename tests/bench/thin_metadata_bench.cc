@@ -1,0 +1,209 @@
+// What thin metadata costs: nanoseconds per look-up and per insert, snapshots beside inserts,
+// opening a big pool, memory per mapping, and reading at the end of a chain of snapshots. Not a
+// test.
+//   thin_metadata_bench DIR [MAPPINGS]
+// DIR is made and removed; its file system is what commits are synced to. MAPPINGS is 16 million
+// for the big pool unless given.
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fmt/format.h"
+#include "metadata/thin_metadata.h"
+
+namespace mapperfs {
+namespace {
+
+constexpr std::uint64_t kMillion = 1000000;
+constexpr int kLookups = 2000000;
+
+std::uint64_t now_ns() {
+  return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch() /
+                                    std::chrono::nanoseconds(1));
+}
+
+[[noreturn]] void give_up(const Status& status) {
+  fmt::print(stderr, "thin_metadata_bench: {}\n", status.message());
+  std::exit(1);
+}
+
+void must(const Status& status) {
+  if (!status.ok()) {
+    give_up(status);
+  }
+}
+
+template <typename T>
+T must(Result<T> result) {
+  if (!result.ok()) {
+    give_up(result.status());
+  }
+  return result.take();
+}
+
+std::unique_ptr<ThinMetadata> open_pool(const std::string& dir, std::uint64_t blocks,
+                                        std::size_t cache_bytes) {
+  ThinMetadataOptions options;
+  options.data_block_size = 128;
+  options.nr_data_blocks = blocks;
+  options.cache_bytes = cache_bytes;
+  return must(ThinMetadata::open(dir, options));
+}
+
+void provision(ThinMetadata& pool, ThinDevice& device, std::uint64_t virtual_block) {
+  must(device.insert(virtual_block, must(pool.allocate_data_block())));
+}
+
+// Maps [0, count); the time for one in nanoseconds, commits included.
+double fill(ThinMetadata& pool, ThinDevice& device, std::uint64_t count) {
+  const std::uint64_t begin = now_ns();
+  for (std::uint64_t block = 0; block < count; ++block) {
+    provision(pool, device, block);
+  }
+  must(pool.commit());
+  return static_cast<double>(now_ns() - begin) / static_cast<double>(count);
+}
+
+// Of this thread, so that a busy machine does not count.
+std::uint64_t cpu_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000000000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+double lookup_ns(const ThinDevice& device, std::uint64_t blocks, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::uint64_t> at(1 << 16);
+  std::generate(at.begin(), at.end(), [&] { return random() % blocks; });
+  for (const std::uint64_t block : at) {
+    must(device.lookup(block));
+  }
+  std::uint64_t misses = 0;
+  const std::uint64_t begin = cpu_ns();
+  for (int i = 0; i < kLookups; ++i) {
+    misses += device.lookup_cached(at[static_cast<std::size_t>(i) & 0xFFFF]).has_value() ? 0 : 1;
+  }
+  const double ns = static_cast<double>(cpu_ns() - begin) / kLookups;
+  if (misses != 0) {
+    fmt::print("  ({} of {} look-ups missed the cache)\n", misses, kLookups);
+  }
+  return ns;
+}
+
+// Snapshots of a volume that is written all over, at so many new blocks a second (0: as many as
+// go).
+void bench_snapshots(ThinMetadata& pool, ThinDevice& device, std::uint64_t per_second,
+                     std::uint32_t first_id) {
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> inserts{0};
+  const std::uint64_t start = now_ns();
+  std::thread writer([&] {
+    std::mt19937_64 random(5);
+    while (!stop) {
+      if (per_second == 0 || inserts * 1000000000 / per_second < now_ns() - start) {
+        provision(pool, device, random() % kMillion);
+        ++inserts;
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  });
+  std::vector<double> create_us;
+  std::vector<double> with_commit_us;
+  for (std::uint32_t id = first_id; id < first_id + 300; ++id) {
+    const std::uint64_t begin = now_ns();
+    must(pool.create_snap(id, 0));
+    create_us.push_back(static_cast<double>(now_ns() - begin) / 1000);
+    must(pool.commit());
+    with_commit_us.push_back(static_cast<double>(now_ns() - begin) / 1000);
+  }
+  stop = true;
+  writer.join();
+  const double seconds = static_cast<double>(now_ns() - start) / 1e9;
+  fmt::print("create_snap beside {:.0f} inserts a second:\n",
+             static_cast<double>(inserts.load()) / seconds);
+  for (auto* times : {&create_us, &with_commit_us}) {
+    std::sort(times->begin(), times->end());
+    fmt::print("  {:36}p50 {:.0f} us, p99 {:.0f} us\n",
+               times == &create_us ? "alone" : "and committed", (*times)[times->size() / 2],
+               (*times)[times->size() * 99 / 100]);
+  }
+}
+
+void bench_million(const std::string& dir) {
+  auto pool = open_pool(dir, 20 * kMillion, std::size_t{256} << 20);
+  must(pool->create_thin(0));
+  auto device = must(pool->open_device(0));
+  fmt::print("insert, in order, with commits        {:8.0f} ns\n", fill(*pool, *device, kMillion));
+  fmt::print("bytes per mapping, all hot            {:8.1f}\n",
+             static_cast<double>(pool->cached_bytes()) / kMillion);
+  fmt::print("look-up, 1 thread, random             {:8.0f} ns\n", lookup_ns(*device, kMillion, 1));
+  std::vector<double> both(2);
+  std::thread other([&] { both[0] = lookup_ns(*device, kMillion, 2); });
+  both[1] = lookup_ns(*device, kMillion, 3);
+  other.join();
+  fmt::print("look-up, 2 threads on one device      {:8.0f} ns\n", (both[0] + both[1]) / 2);
+  for (std::uint32_t id = 1; id <= 1000; ++id) {
+    must(pool->create_snap(id, id - 1));
+  }
+  must(pool->commit());
+  auto last = must(pool->open_device(1000));
+  fmt::print("look-up, after 1,000 snapshots        {:8.0f} ns\n", lookup_ns(*last, kMillion, 4));
+
+  bench_snapshots(*pool, *device, 20000, 2000);
+  bench_snapshots(*pool, *device, 0, 3000);
+  last.reset();
+  must(pool->delete_device(1000));
+
+  device.reset();
+  const std::uint64_t begin = now_ns();
+  must(pool->delete_device(0));
+  fmt::print("delete of a million mappings returns  {:8.0f} us\n",
+             static_cast<double>(now_ns() - begin) / 1000);
+}
+
+void bench_open(const std::string& dir, std::uint64_t mappings) {
+  {
+    auto pool = open_pool(dir, mappings + kMillion, std::size_t{256} << 20);
+    must(pool->create_thin(0));
+    fill(*pool, *must(pool->open_device(0)), mappings);
+  }
+  const std::uint64_t begin = now_ns();
+  auto pool = open_pool(dir, mappings + kMillion, std::size_t{256} << 20);
+  fmt::print("open with {:3} million mappings        {:8.0f} ms\n", mappings / kMillion,
+             static_cast<double>(now_ns() - begin) / 1e6);
+  auto device = must(pool->open_device(0));
+  const std::uint64_t first = now_ns();
+  must(device->lookup(mappings / 2));
+  fmt::print("first look-up after it                {:8.0f} us\n",
+             static_cast<double>(now_ns() - first) / 1000);
+}
+
+}  // namespace
+}  // namespace mapperfs
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    fmt::print(stderr, "usage: thin_metadata_bench DIR [MAPPINGS]\n");
+    return 2;
+  }
+  const std::string dir = argv[1];
+  const std::uint64_t mappings =
+      argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 16 * mapperfs::kMillion;
+  std::filesystem::create_directories(dir);
+  mapperfs::bench_million(dir + "/million");
+  mapperfs::bench_open(dir + "/big", mappings);
+  std::filesystem::remove_all(dir);
+  return 0;
+}
