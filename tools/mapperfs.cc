@@ -5,8 +5,10 @@
 
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
+#include <syslog.h>
 
 #include <cerrno>
 #include <cstring>
@@ -86,6 +88,19 @@ Status run(const DaemonOptions& options, Background& background) {
   return status;
 }
 
+// To the terminal while there is one; a daemon in the background has only the system's log.
+void start_log(const DaemonOptions& options) {
+  auto logger = std::make_shared<spdlog::logger>("mapperfs",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_pattern("mapperfs: %v");
+  if (!options.foreground) {
+    logger->sinks().push_back(
+        std::make_shared<spdlog::sinks::syslog_sink_mt>("mapperfs", LOG_PID, LOG_DAEMON, false));
+  }
+  logger->set_level(spdlog::level::from_str(options.log_level));
+  spdlog::set_default_logger(std::move(logger));
+}
+
 int main_checked(int argc, char** argv) {
   int exit_code = 0;
   const std::optional<DaemonOptions> options = parse_daemon_options(argc, argv, exit_code);
@@ -95,11 +110,7 @@ int main_checked(int argc, char** argv) {
   Signals::block();
   become_io_flusher();
   Background background(options->foreground);
-  auto logger = std::make_shared<spdlog::logger>("mapperfs",
-                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
-  logger->set_level(spdlog::level::from_str(options->log_level));
-  logger->set_pattern("mapperfs: %v");
-  spdlog::set_default_logger(std::move(logger));
+  start_log(*options);
   const Status status = run(*options, background);
   if (!status.ok()) {
     background.failed(status.message());
