@@ -78,7 +78,7 @@ class World;
 // A bio of the driver's, with what the model expects of it.
 class Io final : public Completion {
  public:
-  Io(World& world, int device) : world(world), device(device) {}
+  Io(World& its_world, int its_device) : world(its_world), device(its_device) {}
   void complete(Bio& bio) noexcept override;
 
   World& world;
