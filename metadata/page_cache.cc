@@ -298,7 +298,8 @@ void PageCache::unlink(Page& page) {
     }
     place = &at->next;
   }
-  MFS_ASSERT(!"a page is in its chain");
+  const bool page_is_in_its_chain = false;
+  MFS_ASSERT(page_is_in_its_chain);
 }
 
 void PageCache::unpin(Page& page) {

@@ -14,7 +14,6 @@ enum Packing : std::uint8_t { kPlain = 0, kRuns = 1, kWidth2 = 2, kWidth8 = 3, k
 constexpr std::size_t kSuperblockBytes = 76;
 constexpr std::size_t kDeviceBytes = 32;
 constexpr std::size_t kPageHeadBytes = 2;
-constexpr std::size_t kRunBytes = 10;
 constexpr std::size_t kBitmapBytes = kPageEntries / 8;
 
 template <typename T>

@@ -460,7 +460,7 @@ TEST(ThinMetadata, ListsRunsAndStopsWhenTold) {
   Pool pool;
   ASSERT_TRUE(pool->create_thin(0).ok());
   auto device = must_open(*pool, 0);
-  for (const std::uint64_t block : {250, 251, 252, 253, 254, 255, 256, 257, 400, 70000}) {
+  for (const std::uint64_t block : {250U, 251U, 252U, 253U, 254U, 255U, 256U, 257U, 400U, 70000U}) {
     provision(*pool, *device, block);
   }
   std::vector<ThinRun> runs;
