@@ -15,7 +15,7 @@ fio_on() {
   shift
   timeout $((SECONDS_EACH + 60)) fio --name=load --filename="$MNT/$device" --rw=randrw --bs=4k --direct=1 \
     --ioengine=libaio --iodepth=16 --size=32M --time_based --runtime="$SECONDS_EACH" --verify=crc32c \
-    --verify_backlog=1024 --verify_fatal=1 --output="$WORK/fio.txt" "$@" ||
+    --verify_backlog=1024 --verify_fatal=1 --verify_state_save=0 --output="$WORK/fio.txt" "$@" ||
     fail "fio on $device: $(tail -30 "$WORK/fio.txt")"
 }
 
