@@ -8,7 +8,8 @@ void register_targets(TargetRegistry& registry) {
   // ones first, ours at the end.
   for (const TargetType* type :
        {&kErrorTarget, &kLinearTarget, &kStripedTarget, &kFlakeyTarget, &kDelayTarget, &kDustTarget,
-        &kUnstripedTarget, &kSwitchTarget, &kZeroTarget, &kLoopTarget, &kRamTarget}) {
+        &kUnstripedTarget, &kSwitchTarget, &kZeroTarget, &kLoopTarget, &kRamTarget,
+        &kThinPoolTarget, &kThinTarget}) {
     registry.add(*type);
   }
 }

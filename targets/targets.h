@@ -17,6 +17,8 @@ extern constinit const TargetType kLoopTarget;
 extern constinit const TargetType kRamTarget;
 extern constinit const TargetType kStripedTarget;
 extern constinit const TargetType kSwitchTarget;
+extern constinit const TargetType kThinPoolTarget;
+extern constinit const TargetType kThinTarget;
 extern constinit const TargetType kUnstripedTarget;
 extern constinit const TargetType kZeroTarget;
 

@@ -10,7 +10,7 @@ constexpr Answer kDone = Answer::kDone;
 constexpr Answer kFails = Answer::kFails;
 
 std::vector<ContractCase> make_cases() {
-  std::vector<ContractCase> cases(11);
+  std::vector<ContractCase> cases(13);
   std::size_t i = 0;
 
   cases[i++] = {.type = "linear",
@@ -89,6 +89,9 @@ std::vector<ContractCase> make_cases() {
                 .legs = 1,
                 .flushes = 1,
                 .discard = kDone};
+  // They need a directory, and a pool that is live: thin_pool_test.cc, thin_test.cc.
+  cases[i++] = {.type = "thin-pool", .good = {}, .bad = {}, .own_test = true};
+  cases[i++] = {.type = "thin", .good = {}, .bad = {}, .own_test = true};
   return cases;
 }
 

@@ -28,6 +28,7 @@ struct ContractCase {
   bool keeps_data = true;      // what was written reads back
   bool areas_cover_io = true;  // iterate_devices() covers all I/O
   bool discards_whole = true;  // every part of a discarded range is discarded on its own device
+  bool own_test = false;       // needs more around it than legs: has a contract test of its own
   unsigned flushes = 0;        // that reach the legs for one flush of the device
   Answer discard = Answer::kUnsupported;
   Answer secure_erase = Answer::kUnsupported;

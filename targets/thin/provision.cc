@@ -1,0 +1,145 @@
+// Giving a block to a write: allocate, fill, insert.
+#include <algorithm>
+#include <cerrno>
+
+#include "targets/thin/pool.h"
+
+namespace mapperfs::thinp {
+
+// Gives the bio's block a data block of its own. nullopt: look the mapping up again. Else the bio
+// is done: its data is in the block (kOk), or it fails. On the block's lane, so that nobody else
+// fills the same block.
+std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
+  ThinIo& io = bio.per_io<ThinIo>();
+  Volume& volume = *io.thin->volume;
+  bool metadata_full = false;
+  Status failed;
+  {
+    const std::shared_lock<std::shared_mutex> transactions(transactions_);
+    const std::shared_lock<std::shared_mutex> discards(volume.discards);
+    const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
+    if (!mapping.ok()) {
+      return BlkStatus::kIoError;
+    }
+    if (mapping->mapped && !mapping->shared) {
+      return std::nullopt;
+    }
+    const Result<std::uint64_t> block = allocate();
+    if (!block.ok()) {
+      failed = block.status();
+    } else {
+      if (const BlkStatus filled = fill(bio, *mapping, *block, copier); filled != BlkStatus::kOk) {
+        metadata_->cancel_allocation(*block);
+        return filled;
+      }
+      const Status inserted = volume.dev->insert(io.block, *block);
+      if (inserted.ok()) {
+        io.committed = false;
+        note_changed();
+        return io.written ? std::optional(BlkStatus::kOk) : std::nullopt;
+      }
+      io.written = false;
+      metadata_->cancel_allocation(*block);
+      metadata_full = inserted.error() == ENOSPC;
+      failed = inserted;
+    }
+  }
+  // Without the locks: each of these takes them, or waits for those who hold them.
+  if (metadata_full) {
+    commit().ignore();  // what was acknowledged so far is kept
+    change_mode(PoolMode::kWrite, PoolMode::kOutOfMetadataSpace);
+    return BlkStatus::kIoError;
+  }
+  return no_block(failed, io);
+}
+
+// What is to be done now that there is no block.
+std::optional<BlkStatus> Pool::no_block(const Status& status, ThinIo& io) {
+  if (status.error() == EROFS) {
+    return BlkStatus::kIoError;  // the mode changed under us
+  }
+  if (status.error() != ENOSPC) {
+    operation_failed("allocate_data_block", status);
+    return BlkStatus::kIoError;
+  }
+  if (io.tries < 2) {
+    ++io.tries;
+    make_space();
+  } else {
+    change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
+  }
+  return std::nullopt;
+}
+
+// What the block holds before its mapping is there: zeroes, the shared or origin's contents, or the
+// write itself where it covers the block.
+BlkStatus Pool::fill(Bio& bio, const ThinMapping& from, std::uint64_t data_block, Copier& copier) {
+  ThinIo& io = bio.per_io<ThinIo>();
+  const sector_t begin = io.block * block_sectors_;
+  const sector_t at = data_block * block_sectors_;
+  const sector_t origin = io.thin->origin_sectors.load(std::memory_order_relaxed);
+  const bool has_old = from.mapped || begin < origin;
+  io.written = false;
+  if (bio.sectors == block_sectors_) {
+    if (!has_old && !zero_new_blocks_) {
+      return BlkStatus::kOk;  // the write follows, and nobody was promised what is there until then
+    }
+    const auto flags = static_cast<std::uint8_t>(bio.flags & kBioFua);
+    const BlkStatus status =
+        Copier::transfer(*data_, Op::kWrite, at, block_sectors_, bio.data, flags);
+    io.written = status == BlkStatus::kOk;
+    return status;
+  }
+  if (from.mapped) {
+    // The old block stays ours until insert(): no section is needed to read it.
+    return copier.copy(*data_, from.data_block * block_sectors_, *data_, at, block_sectors_);
+  }
+  sector_t filled = 0;
+  if (has_old) {
+    filled = std::min<sector_t>(block_sectors_, origin - begin);
+    if (const BlkStatus status = copier.copy(*io.thin->origin, begin, *data_, at, filled);
+        status != BlkStatus::kOk) {
+      return status;
+    }
+  }
+  return zero_new_blocks_ ? Copier::zero(*data_, at + filled, block_sectors_ - filled)
+                          : BlkStatus::kOk;
+}
+
+// ENOSPC: there is none now.
+Result<std::uint64_t> Pool::allocate() {
+  check_low_water();
+  return metadata_->allocate_data_block();
+}
+
+void Pool::check_low_water() {
+  if (metadata_->free_data_blocks() <= low_water_blocks_ && !low_water_triggered_.exchange(true)) {
+    log("reached low water mark for data device: sending event.");
+    host_.table_event();
+  }
+}
+
+// Blocks that were freed may only be used after a commit, and deleted devices may have some left.
+void Pool::make_space() {
+  const std::lock_guard<std::mutex> lock(space_mutex_);
+  if (metadata_->free_data_blocks() != 0 || mode() != PoolMode::kWrite) {
+    return;  // somebody else has been here
+  }
+  commit().ignore();
+  while (metadata_->free_data_blocks() == 0 && metadata_->status().reclaim_pending &&
+         mode() == PoolMode::kWrite) {
+    constexpr std::size_t kPages = 256;
+    {
+      const std::shared_lock<std::shared_mutex> transactions(transactions_);
+      if (const Result<bool> more = metadata_->reclaim(kPages); !more.ok()) {
+        break;
+      }
+    }
+    commit().ignore();
+  }
+  if (metadata_->free_data_blocks() == 0) {
+    change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
+  }
+}
+
+}  // namespace mapperfs::thinp

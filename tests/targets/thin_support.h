@@ -1,0 +1,92 @@
+// A pool and thin devices over fake devices, with real metadata in a directory of its own.
+#pragma once
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "targets/thin/pool_table.h"
+#include "tests/targets/harness.h"
+
+namespace mapperfs::test {
+
+// Removed with all that is in it.
+class TempDir {
+ public:
+  TempDir() {
+    std::string name = (std::filesystem::temp_directory_path() / "mapperfs-thin-XXXXXX").string();
+    EXPECT_NE(::mkdtemp(name.data()), nullptr);
+    path_ = name;
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  ~TempDir() {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+  }
+  [[nodiscard]] std::string operator/(std::string_view name) const {
+    return path_ + "/" + std::string(name);
+  }
+
+ private:
+  std::string path_;
+};
+
+// Blocks of 128 sectors. The data device is "data": in memory unless a test says otherwise.
+class ThinTest : public testing::Test {
+ protected:
+  static constexpr sector_t kBlock = 128;
+
+  ThinTest() { data_ = &harness_.opener().add_mem("data", 1024 * kBlock); }
+  ~ThinTest() override { thinp::set_pool_tuning({}); }
+
+  [[nodiscard]] std::string pool_line(std::uint64_t blocks, std::string_view rest = "128 0",
+                                      std::string_view meta = "meta") const {
+    return fmt::format("0 {} thin-pool {} data {}", blocks * kBlock, dir_ / meta, rest);
+  }
+  void make_pool(std::uint64_t blocks, std::string_view rest = "128 0") {
+    const Status status = harness_.set_table("pool", pool_line(blocks, rest));
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  // A new thin device `id` of the pool as mapped device `name`.
+  void make_thin(const std::string& name, unsigned id, std::uint64_t blocks,
+                 std::string_view origin = "") {
+    ASSERT_TRUE(harness_.message("pool", fmt::format("create_thin {}", id)).ok());
+    open_thin(name, id, blocks, origin);
+  }
+  void open_thin(const std::string& name, unsigned id, std::uint64_t blocks,
+                 std::string_view origin = "") {
+    const Status status =
+        harness_.set_table(name, fmt::format("0 {} thin pool {}{}{}", blocks * kBlock, id,
+                                             origin.empty() ? "" : " ", origin));
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  void snap(unsigned id, unsigned origin) {
+    const auto reply = harness_.message("pool", fmt::format("create_snap {} {}", id, origin));
+    ASSERT_TRUE(reply.ok()) << reply.status().message();
+  }
+  void remove(const std::string& name) {
+    const Status status = harness_.engine().remove(name, false);
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  int message_error(std::string_view text) {
+    const auto reply = harness_.message("pool", text);
+    return reply.ok() ? 0 : reply.status().error();
+  }
+  // "used/total" of the pool's data blocks.
+  std::string used() { return word(harness_.status("pool"), 5); }
+  std::string mode() { return word(harness_.status("pool"), 7); }
+  static std::string word(const std::string& line, std::size_t index) {
+    const auto words = split_words(line);
+    return index < words.size() ? words[index] : "";
+  }
+  std::uint32_t events() { return harness_.device("pool").event_nr(); }
+
+  TempDir dir_;
+  Harness harness_;
+  fake::MemDev* data_;
+};
+
+}  // namespace mapperfs::test
