@@ -155,6 +155,8 @@ FileSystem::FileSystem(Engine& engine, Transport& transport, Options options)
       group_(::getgid()),
       made_(now()),
       open_devices_(engine),
+      answers_("mfs-answers", 1),
+      io_(answers_),
       pollers_(engine.env()),
       executor_(engine, notes_,
                 {[this] { return version_text(); },
@@ -171,6 +173,7 @@ void FileSystem::finish() {
   control_.stop();
   slow_.stop();
   io_.wait_idle();
+  answers_.stop();
   pollers_.worker().drain();
 }
 

@@ -6,7 +6,8 @@
 // attributes, reads, aligned writes, flushes. Everything else goes to one of two pools:
 //   control_  what a user asked for through control and sys/, mkdir, rm, mv
 //   slow_     work for an open device that waits for its I/O (unaligned writes, fallocate, seeks)
-// They are two, so that work which waits for a suspended device never keeps the `resume` out.
+// They are two, so that work which waits for a suspended device never keeps the `resume` out. A
+// third, answers_, only answers I/O that completed on a thread which may end (io_request.h).
 //
 // A request is answered exactly once, by the last statement that touches it.
 #pragma once
@@ -149,6 +150,7 @@ class FileSystem final : public EngineObserver {
 
   DeviceNotes notes_;
   OpenDevices open_devices_;
+  ThreadPool answers_;
   IoPools io_;
   Pollers pollers_;
   ControlExecutor executor_;

@@ -8,6 +8,8 @@
 #include "engine/assert.h"
 #include "engine/mapped_device.h"
 #include "engine/status.h"
+#include "engine/thread.h"
+#include "fs/thread_pool.h"
 
 namespace mapperfs {
 namespace {
@@ -75,6 +77,16 @@ void IoRequest::flush(fuse_req& req, MappedDevice& device) noexcept {
 }
 
 void IoRequest::complete(Bio& bio) noexcept {
+  MFS_ASSERT(&bio == &bio_);
+  if (on_passing_thread()) {
+    pools_->answers_.post([this] { answer(); });
+    return;
+  }
+  answer();
+}
+
+void IoRequest::answer() noexcept {
+  const Bio& bio = bio_;
   const BlkStatus status = bio.status();
   fuse_req_t req = req_;
   // An answer that the kernel no longer wants (its process was killed, the mount is gone) is

@@ -1,6 +1,7 @@
 // A FUSE read, write or fsync on its way: the bio, the buffer and the request that it answers.
 //
-// The answer is given where the bio completes, on whatever thread that is. Requests come from pools
+// The answer is given where the bio completes, on whatever thread that is, unless the thread is one
+// that may end (on_passing_thread()): then a thread that lasts gives it. Requests come from pools
 // of the queue of the thread that received them and go back there: nothing is allocated once the
 // pools have grown to what is in flight at once. Buffers are page-aligned, so that they serve
 // direct I/O below.
@@ -22,6 +23,7 @@ struct fuse_req;
 namespace mapperfs {
 
 class MappedDevice;
+class ThreadPool;
 class IoPools;
 class IoPool;
 
@@ -60,6 +62,7 @@ class IoRequest final : public Completion {
   friend class IoPools;
   void submit(fuse_req& req, MappedDevice& device, Op op, sector_t sector,
               sector_t sectors) noexcept;
+  void answer() noexcept;
 
   Bio bio_;
   fuse_req* req_ = nullptr;
@@ -81,7 +84,8 @@ class IoPools {
   // What idle buffers of the large classes may hold together, in bytes.
   static constexpr std::size_t kMaxIdleLarge = std::size_t{32} << 20;
 
-  IoPools() = default;
+  // `answers`: lasting threads, for what completes on others; outlives this.
+  explicit IoPools(ThreadPool& answers) : answers_(answers) {}
   ~IoPools();
   IoPools(const IoPools&) = delete;
   IoPools& operator=(const IoPools&) = delete;
@@ -96,6 +100,7 @@ class IoPools {
   void give_back(IoRequest& request) noexcept;
   IoPool& current() noexcept;
 
+  ThreadPool& answers_;
   std::array<std::atomic<IoPool*>, kMaxQueues> pools_{};
   std::atomic<std::size_t> idle_large_bytes_{0};
 };

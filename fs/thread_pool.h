@@ -1,19 +1,21 @@
 // Threads for work that a FUSE thread must not do itself, since it may wait: control operations,
 // and everything that waits for I/O.
 //
-// A thread is started when work waits and none is idle, up to the pool's limit, and ends after ten
-// seconds without work. With as many waiting as the limit says, further work queues: so work that
-// only other work of the same pool can end does not belong in one pool.
+// A thread is started when work waits and none is idle, up to the pool's limit, and stays until
+// stop(): these threads answer requests, and an answer on an io_uring ring belongs to the thread
+// that gave it; if the thread ended, the kernel would cancel the ring's place with it. With as many
+// waiting as the limit says, further work queues: so work that only other work of the same pool can
+// end does not belong in one pool.
 #pragma once
 
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
-#include <list>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace mapperfs {
 
@@ -33,18 +35,15 @@ class ThreadPool {
   void stop();
 
  private:
-  using Threads = std::list<std::thread>;
-  void thread_main(Threads::iterator self);
+  void thread_main();
 
   const std::string name_;
   const std::size_t max_threads_;
   std::mutex mutex_;
   std::condition_variable work_cv_;  // work_ is not empty, or stopping_
-  std::condition_variable gone_cv_;  // a thread ended
   // Below: under mutex_.
   std::deque<std::function<void()>> work_;
-  Threads running_;
-  Threads ended_;  // to be joined
+  std::vector<std::thread> threads_;
   std::size_t idle_ = 0;
   bool stopping_ = false;
 };
