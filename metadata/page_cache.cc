@@ -97,7 +97,7 @@ Result<PagePin> PageCache::pin(PageKey key) {
     }
     const std::uint64_t generation = generation_.load();
     lock.unlock();
-    trim();
+    trim(kTrimVisits);
     Page& page = take_page();
     Status status = read(key, page);
     lock.lock();
@@ -141,7 +141,7 @@ Status PageCache::read(PageKey key, Page& page) const {
 }
 
 PagePin PageCache::create(PageKey key, unsigned level) {
-  trim();
+  trim(kTrimVisits);
   Page& page = take_page();
   page.key_word.store(key.word, std::memory_order_relaxed);
   page.level = level;
@@ -248,7 +248,7 @@ void PageCache::written() {
   for (Page* page : pages) {
     unpin(*page);
   }
-  trim();
+  trim(2 * (used_pages_.load() + kSlabPages));  // holds no lock: may go round twice
 }
 
 void PageCache::clear() {
@@ -355,8 +355,10 @@ void PageCache::recycle() {
   free_.insert(free_.end(), pages.begin(), pages.end());
 }
 
-// Drops cold pages while there are more than the limit. Changed pages come on top of it.
-void PageCache::trim() {
+// Drops cold pages while there are more than the limit. Changed pages come on top of it. Looks at
+// no more than `max_visits`, since the caller may hold locks: as each new page pays for some
+// visits, the limit is passed by a few hundred pages at most before the clock comes round.
+void PageCache::trim(std::size_t max_visits) {
   const auto excess = [this] {
     const std::size_t used = used_pages_.load(std::memory_order_relaxed);
     const std::size_t limit = limit_pages_ + dirty_pages_.load(std::memory_order_relaxed);
@@ -367,38 +369,38 @@ void PageCache::trim() {
   }
   const std::unique_lock<std::mutex> lock(trim_mutex_, std::try_to_lock);
   if (lock.owns_lock()) {
-    unlink_cold(std::max(excess(), kTrimPages));
+    unlink_cold(std::max(excess(), kTrimPages), max_visits);
   }
 }
 
-std::size_t PageCache::unlink_cold(std::size_t want) {
-  std::size_t total = 0;
-  {
-    const std::lock_guard<std::mutex> lock(free_mutex_);
-    total = slabs_.size() * kSlabPages;
-  }
-  std::size_t dropped = 0;
-  // Twice around: the first visit may only cool a page.
-  for (std::size_t seen = 0; seen < 2 * total && dropped < want; ++seen) {
-    clock_ = (clock_ + 1) % total;
-    Page* page = nullptr;
+void PageCache::unlink_cold(std::size_t want, std::size_t max_visits) {
+  for (std::size_t seen = 0, dropped = 0; seen < max_visits && dropped < want; seen += kSlabPages) {
+    Slab* slab = nullptr;
     {
       const std::lock_guard<std::mutex> lock(free_mutex_);
-      page = &(*slabs_[clock_ / kSlabPages])[clock_ % kSlabPages];
+      clock_ = (clock_ + 1) % slabs_.size();
+      slab = slabs_[clock_].get();
     }
-    if (page->pins.load() != 0 || page->hot.exchange(false)) {
-      continue;
-    }
-    // The key may be another one's by the time the lock is held; then the chain does not have it.
-    const PageKey key = page->key();
-    const std::lock_guard<std::mutex> lock(shard_of(key).mutex);
-    if (page->key() == key && find_in_chain(key) == page && page->pins.load() == 0) {
-      unlink(*page);
-      retire(*page);
-      ++dropped;
+    for (Page& page : *slab) {
+      dropped += drop_if_cold(page) ? 1 : 0;
     }
   }
-  return dropped;
+}
+
+// The second visit drops what nobody has read since the first.
+bool PageCache::drop_if_cold(Page& page) {
+  if (page.pins.load() != 0 || page.hot.exchange(false)) {
+    return false;
+  }
+  // The key may be another one's by the time the lock is held; then the chain does not have it.
+  const PageKey key = page.key();
+  const std::lock_guard<std::mutex> lock(shard_of(key).mutex);
+  if (page.key() != key || find_in_chain(key) != &page || page.pins.load() != 0) {
+    return false;
+  }
+  unlink(page);
+  retire(page);
+  return true;
 }
 
 }  // namespace mapperfs::thin

@@ -142,6 +142,7 @@ class PageCache {
   static constexpr std::size_t kShards = 64;
   static constexpr std::size_t kSlabPages = 64;
   static constexpr std::size_t kTrimPages = 64;
+  static constexpr std::size_t kTrimVisits = 512;
 
   struct alignas(kCacheLineBytes) Shard {
     std::mutex mutex;
@@ -159,8 +160,9 @@ class PageCache {
   void retire(Page& page);
   Page& take_page();
   void pack(Page& page);
-  void trim();
-  std::size_t unlink_cold(std::size_t want);
+  void trim(std::size_t max_visits);
+  void unlink_cold(std::size_t want, std::size_t max_visits);
+  bool drop_if_cold(Page& page);
   void recycle();
   Status read(PageKey key, Page& page) const;
 

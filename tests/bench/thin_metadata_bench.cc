@@ -25,6 +25,7 @@ namespace mapperfs {
 namespace {
 
 constexpr std::uint64_t kMillion = 1000000;
+constexpr std::uint64_t kSnapshotEvery = 20000000;  // ns
 constexpr int kLookups = 2000000;
 
 std::uint64_t now_ns() {
@@ -127,6 +128,9 @@ void bench_snapshots(ThinMetadata& pool, ThinDevice& device, std::uint64_t per_s
     create_us.push_back(static_cast<double>(now_ns() - begin) / 1000);
     must(pool.commit());
     with_commit_us.push_back(static_cast<double>(now_ns() - begin) / 1000);
+    while (now_ns() - begin < kSnapshotEvery) {
+      std::this_thread::yield();  // so that there are inserts between
+    }
   }
   stop = true;
   writer.join();
