@@ -1,8 +1,10 @@
-// The yardstick: what FUSE itself costs. One file in memory behind a bare libfuse, nothing else: no table, no
-// bio, no statistics. `yardstick BYTES MNT [-o io_uring ...]` serves MNT/mem in the foreground until unmounted.
+// The yardstick: what FUSE itself costs. One file in memory behind a bare libfuse, nothing else: no
+// table, no bio, no statistics. `yardstick BYTES MNT [-o io_uring ...]` serves MNT/mem in the
+// foreground until unmounted.
 //
-// It does what the fastest honest server can do with the same transport: direct I/O, parallel writes, one copy
-// between the request's buffer and memory, the reply from the thread that took the request.
+// It does what the fastest honest server can do with the same transport: direct I/O, parallel
+// writes, one copy between the request's buffer and memory, the reply from the thread that took the
+// request.
 #include <fuse_lowlevel.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -31,8 +33,8 @@ void fill_stat(fuse_ino_t ino, struct stat& st) {
 }
 
 void on_init(void*, fuse_conn_info* conn) {
-  conn->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-                                       FUSE_CAP_SPLICE_MOVE);
+  conn->want &=
+      ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
   conn->max_write = 1U << 20;
 }
 
