@@ -217,7 +217,7 @@ TEST_F(ThinTarget, WhatWasFlushedIsThereAfterACrash) {
   ASSERT_EQ(harness_.write("thin", 2 * kBlock, fake::pattern(kBlock, 3), kBioFua), BlkStatus::kOk);
   ASSERT_EQ(harness_.write("thin", 3 * kBlock, fake::pattern(8, 4)), BlkStatus::kOk);
   // The metadata as a crash now would leave it, as the metadata of another pool.
-  std::filesystem::copy(dir_ / "meta", dir_ / "copy", std::filesystem::copy_options::recursive);
+  copy_metadata("meta", "copy");
   ASSERT_TRUE(harness_.set_table("pool2", pool_line(16, "128 0", "copy")).ok());
   ASSERT_TRUE(harness_.set_table("after", "0 2048 thin pool2 0").ok());
   EXPECT_EQ(harness_.read("after", 0, 8), fake::pattern(8, 1));
