@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "tools/mapperctl_verbs.h"
@@ -80,6 +81,10 @@ bool valid_new_name(Session& session, const std::string& name) {
   if (name.empty()) return session.fail("Non empty new name is required.");
   if (name.find('/') != std::string::npos) {
     return session.fail(fmt::format("Name \"{}\" invalid. It contains \"/\".", name));
+  }
+  // Without the full stop that a name too long to create gets.
+  if (name.size() > kMaxNameBytes) {
+    return session.fail(fmt::format("Name \"{}\" too long", name));
   }
   return true;
 }
@@ -208,7 +213,13 @@ bool verb_wait(Session& session, const Args& args) {
   if (!device) return false;
   session.out().flush();
   const Reply reply = session.client()->transport().wait_event(device->name, event_nr);
-  if (!reply.ok()) return session.ioctl_failed("waitevent", device->ident, {reply.err, {}});
+  if (!reply.ok()) {
+    // The event's file cannot say a sentence as control does.
+    const std::string why = reply.err == ENXIO
+                                ? fmt::format("there is no mapped device \"{}\"", device->name)
+                                : fmt::format("{}: {}", device->name, std::strerror(reply.err));
+    return session.ioctl_failed("waitevent", device->ident, {reply.err, why});
+  }
   return session.opt().verbose == 0 || print_info_of(session, device->name);
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <thread>
@@ -44,7 +45,8 @@ std::optional<Cell> name_cell(const Session& session, const Device& device, std:
   if (id == "mangled_uuid") return text_cell(device.uuid);
   if (id == "unmangled_uuid") return text_cell(unmangle(device.uuid));
   if (id == "read_ahead") {
-    return Cell{device.read_ahead, std::strtoll(device.read_ahead.c_str(), nullptr, 10)};
+    // None is 0, as dmsetup has it of a device that it cannot ask.
+    return number_cell(std::strtoll(device.read_ahead.c_str(), nullptr, 10));
   }
   return std::nullopt;
 }
@@ -108,6 +110,17 @@ class Users {
   std::map<std::string, std::vector<const Device*>> users_;
 };
 
+// With --inactive the targets that are counted are those of the inactive tables. False: not known,
+// and that was said.
+bool count_inactive_targets(Session& session, std::vector<Device>& devices) {
+  const auto tables = session.client()->tables({false, true, false, false});
+  if (!tables.ok()) return session.ioctl_failed("info", {}, tables.reply);
+  std::map<std::string_view, size_t> counts;
+  for (const DeviceTable& table : tables.value) counts[table.name] = table.lines.size();
+  for (Device& device : devices) device.targets = static_cast<uint32_t>(counts[device.name]);
+  return true;
+}
+
 bool is_users_field(std::string_view id) {
   return id == "device_ref_count" || id == "names_using_dev" || id == "devnos_using_dev";
 }
@@ -116,8 +129,9 @@ bool is_users_field(std::string_view id) {
 bool fill(Session& session, const Args& args, Report& report, bool& any_device) {
   Client* const client = session.client();
   if (client == nullptr) return false;
-  const auto devices = client->list();
+  auto devices = client->list();
   if (!devices.ok()) return session.ioctl_failed("info", {}, devices.reply);
+  if (session.opt().inactive && !count_inactive_targets(session, devices.value)) return false;
   const Users users(devices.value);
   const auto add = [&](const Device& device) {
     any_device = true;
@@ -133,9 +147,10 @@ bool fill(Session& session, const Args& args, Report& report, bool& any_device) 
   for (size_t i = 0; i == 0 || i < args.size(); ++i) {
     const auto selected = session.select(args.empty() ? nullptr : &args[i], "");
     if (!selected) return false;
-    const auto device = client->device(selected->name);
-    if (!device.ok()) return session.fail("Device does not exist.");
-    add(device.value);
+    const auto device = std::find_if(devices.value.begin(), devices.value.end(),
+                                     [&](const Device& d) { return d.name == selected->name; });
+    if (device == devices.value.end()) return session.fail("Device does not exist.");
+    add(*device);
   }
   return true;
 }

@@ -112,7 +112,10 @@ std::optional<Selected> Session::missing(std::string_view verb, const DeviceIden
   if (verb.empty()) {
     fail("Device does not exist.");
   } else {
-    ioctl_failed(verb, ident, {ENXIO, {}});
+    const std::string what =
+        ident.major ? fmt::format("the number {}:{}", *ident.major, ident.minor.value_or(0))
+                    : fmt::format("the UUID \"{}\"", ident.uuid);
+    ioctl_failed(verb, ident, {ENXIO, fmt::format("there is no mapped device with {}", what)});
   }
   return std::nullopt;
 }

@@ -22,6 +22,11 @@ enum class Show { kTable, kStatus, kMeasure, kNames };
 
 std::string_view ioctl_of(Show show) { return show == Show::kTable ? "table" : "status"; }
 
+// A status that is asked of no device is worded as info words it; only a table is an error.
+std::string_view select_verb(Show show) {
+  return show == Show::kTable ? std::string_view("table") : std::string_view();
+}
+
 struct Shown {
   Device device;
   std::vector<TableLine> lines;  // those that --target lets through, all without it
@@ -76,21 +81,24 @@ class Fetcher {
 
   std::optional<Shown> one(const Selected& selected) {
     auto tables = session_.client()->tables(query(), selected.name);
-    if (!tables.ok()) {
-      session_.ioctl_failed(ioctl_of(show_), selected.ident, tables.reply);
-      return std::nullopt;
-    }
+    if (!tables.ok()) return failed(selected, tables.reply);
     auto device = session_.client()->device(selected.name);
-    if (!device.ok()) {
-      session_.ioctl_failed(ioctl_of(show_), selected.ident, device.reply);
-      return std::nullopt;
-    }
+    if (!device.ok()) return failed(selected, device.reply);
     auto lines =
         tables.value.empty() ? std::vector<TableLine>() : std::move(tables.value.front().lines);
     return filter(device.value, std::move(lines));
   }
 
  private:
+  std::nullopt_t failed(const Selected& selected, const Reply& reply) {
+    if (reply.err == ENXIO && show_ != Show::kTable) {
+      session_.fail("Device does not exist.");
+    } else {
+      session_.ioctl_failed(ioctl_of(show_), selected.ident, reply);
+    }
+    return std::nullopt;
+  }
+
   TableQuery query() const {
     const Options& opt = session_.opt();
     return {show_ == Show::kStatus || show_ == Show::kNames, opt.inactive, opt.showkeys,
@@ -240,13 +248,8 @@ bool fetch(Session& session, const Args& args, Show show, std::vector<Shown>& de
     return all.has_value();
   }
   for (size_t i = 0; i == 0 || i < args.size(); ++i) {
-    const auto selected = session.select(args.empty() ? nullptr : &args[i],
-                                         show == Show::kMeasure ? "" : ioctl_of(show));
+    const auto selected = session.select(args.empty() ? nullptr : &args[i], select_verb(show));
     if (!selected) return false;
-    // measure looks the device up first, and words its absence like info.
-    if (show == Show::kMeasure && !session.client()->device(selected->name).ok()) {
-      return session.fail("Device does not exist.");
-    }
     auto shown = fetcher.one(*selected);
     if (!shown) return false;
     devices.push_back(std::move(*shown));

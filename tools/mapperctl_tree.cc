@@ -104,28 +104,42 @@ class Graph {
   std::deque<Node> nodes_;  // links keep indices, not addresses
 };
 
+// Draws as dmsetup does, which knows of a line only what it printed last at each depth. Where nodes
+// without a name are left out of a compact tree, that makes odd pictures (lines that go on with the
+// next branch, margins of the tree before, no end of the last line), and scripts see the same here.
 class Painter {
  public:
   Painter(const Graph& graph, const TreeOptions& options, const Symbols& symbols, size_t width)
-      : graph_(graph), options_(options), symbols_(symbols), width_(width) {}
+      : graph_(graph),
+        options_(options),
+        compact_(options.compact && !shows_attributes(options)),
+        symbols_(symbols),
+        width_(width) {}
 
   std::string paint() {
+    std::vector<size_t> roots;
     for (size_t i = 0; i < graph_.size(); ++i) {
       const Node& node = graph_.node(i);
-      const auto& parents = options_.inverted ? node.uses : node.used_by;
-      if (parents.empty() && shown(node))
-        options_.compact ? paint_compact(i) : paint_node(i, "", "");
+      if ((options_.inverted ? node.uses : node.used_by).empty()) roots.push_back(i);
     }
-    return std::move(out_);
+    walk(roots, 0);
+    return out_ + cut(line_);
   }
 
  private:
+  // They take a line each.
+  static bool shows_attributes(const TreeOptions& options) {
+    return options.active || options.open || options.rw || options.uuid;
+  }
+
   const std::vector<size_t>& children(size_t i) const {
     return options_.inverted ? graph_.node(i).used_by : graph_.node(i).uses;
   }
 
-  // Without the device numbers, what has no name has nothing to show.
-  bool shown(const Node& node) const { return node.device != nullptr || options_.device; }
+  // Without numbers and block names, what has no name has nothing to show.
+  bool shown(const Node& node) const {
+    return node.device != nullptr || options_.device || options_.blkdevname;
+  }
 
   std::string label(const Node& node) const {
     const bool file = node.device == nullptr && node.dep.is_file();
@@ -151,59 +165,67 @@ class Painter {
     return words.empty() ? std::string() : fmt::format(" [{}]", fmt::join(words, ", "));
   }
 
-  void end_line(std::string_view line) {
-    if (width_ != 0 && !options_.notrunc && columns_of(line) > width_) {
-      size_t end = 0;
-      while (columns_of(line.substr(0, end + 1)) < width_) ++end;
-      out_ += fmt::format("{}+\n", line.substr(0, end));
-    } else {
-      out_ += fmt::format("{}\n", line);
+  std::string cut(std::string_view line) const {
+    if (width_ == 0 || options_.notrunc || columns_of(line) <= width_) return std::string(line);
+    size_t end = 0;
+    while (columns_of(line.substr(0, end + 1)) < width_) ++end;
+    return fmt::format("{}+", line.substr(0, end));
+  }
+
+  void walk(const std::vector<size_t>& siblings, size_t depth) {
+    if (levels_.size() < depth + 2) levels_.resize(depth + 2);
+    for (size_t n = 0; n < siblings.size(); ++n) {
+      paint_node(siblings[n], depth, n + 1 == siblings.size());
+      if (!children(siblings[n]).empty()) walk(children(siblings[n]), depth + 1);
     }
   }
 
-  void paint_node(size_t i, const std::string& branch, const std::string& below) {
-    end_line(branch + label(graph_.node(i)));
-    const auto& next = children(i);
-    // A root's children stand one column in, theirs below them.
-    const std::string indent = branch.empty() ? std::string(" ") : below;
-    for (size_t c = 0; c < next.size(); ++c) {
-      if (!shown(graph_.node(next[c]))) continue;
-      const bool last = c + 1 == next.size();
-      paint_node(next[c], indent + std::string(last ? symbols_.last : symbols_.branch),
-                 indent + (last ? std::string("  ") : std::string(symbols_.vertical)) + " ");
-    }
+  void paint_node(size_t i, size_t depth, bool last) {
+    const Node& node = graph_.node(i);
+    if (!shown(node)) return;
+    levels_[depth] = {!last, 0};
+    const bool first_on_line = line_.empty();
+    if (!compact_ || first_on_line) line_ += prefix(depth);
+    const size_t from = columns_of(line_);
+    if (compact_ && !first_on_line) line_ += last ? symbols_.single : symbols_.first;
+    line_ += label(node);
+    if (!compact_) return end_line();
+    levels_[depth].columns = columns_of(line_) - from;
+    // The first child goes on with this line.
+    if (children(i).empty()) end_line();
   }
 
-  void paint_compact(size_t root) {
+  // What stands before a node that begins a line: below each of those above it, then its branch.
+  std::string prefix(size_t depth) const {
+    std::string text;
+    for (size_t d = 0; d < depth; ++d) {
+      text.append(levels_[d].columns + 1, ' ');
+      if (d + 1 == depth) {
+        text += levels_[depth].more ? symbols_.branch : symbols_.last;
+      } else {
+        text += levels_[d + 1].more ? symbols_.vertical : std::string_view("  ");
+      }
+    }
+    return text;
+  }
+
+  void end_line() {
+    out_ += cut(line_) + '\n';
     line_.clear();
-    extend_compact(root, "");
   }
 
-  // Goes on with the current line; `margin` is what lines below it begin with.
-  void extend_compact(size_t i, const std::string& margin) {
-    line_ += label(graph_.node(i));
-    const auto& next = children(i);
-    if (next.empty() || !shown(graph_.node(next.front()))) {
-      end_line(line_);
-      line_.clear();
-      return;
-    }
-    const size_t column = columns_of(line_);
-    const std::string indent =
-        margin +
-        std::string(column + 1 > columns_of(margin) ? column + 1 - columns_of(margin) : 0, ' ');
-    for (size_t c = 0; c < next.size(); ++c) {
-      const bool last = c + 1 == next.size();
-      if (c == 0) line_ += last ? symbols_.single : symbols_.first;
-      if (c != 0) line_ = indent + std::string(last ? symbols_.last : symbols_.branch);
-      extend_compact(next[c], last ? indent : indent + std::string(symbols_.vertical));
-    }
-  }
+  // What was painted last at a depth.
+  struct Level {
+    bool more = false;   // siblings follow
+    size_t columns = 0;  // of a compact tree, the symbol before the name with it
+  };
 
   const Graph& graph_;
   const TreeOptions& options_;
+  bool compact_;
   const Symbols& symbols_;
   size_t width_;
+  std::vector<Level> levels_;
   std::string line_;
   std::string out_;
 };

@@ -255,6 +255,9 @@ TEST(Rename, RefusesBadNewNames) {
   EXPECT_EQ(mount.run({"dmsetup", "rename", "d2", "a/b"}).err,
             "Name \"a/b\" invalid. It contains \"/\".\nCommand failed.\n");
   EXPECT_EQ(mount.run({"dmsetup", "rename", "d2"}).err, "No device specified.\nCommand failed.\n");
+  const std::string longest(128, 'n');
+  EXPECT_EQ(mount.run({"dmsetup", "rename", "d2", longest.c_str()}).err,
+            "Name \"" + longest + "\" too long\nCommand failed.\n");
 }
 
 TEST(Message, JoinsWordsAndPrintsTheReply) {
@@ -285,6 +288,20 @@ TEST(Wait, WaitsForTheNumberGiven) {
   EXPECT_EQ(mount.run({"dmsetup", "wait", "nosuch"}).err,
             "device-mapper: waitevent ioctl on nosuch  failed: No such device or address\n"
             "Command failed.\n");
+}
+
+TEST(AnyVerb, SaysWhichDeviceIsMissing) {
+  FakeMount mount;
+  mount.device("d", list_line("d", "", 0, "L--w"));
+  EXPECT_EQ(mount.run({"mapperctl", "wait", "nosuch", "5"}).err,
+            "device-mapper: waitevent ioctl on nosuch  failed: No such device or address\n"
+            "mapperctl: there is no mapped device \"nosuch\"\nCommand failed.\n");
+  EXPECT_EQ(mount.run({"mapperctl", "table", "-u", "nosuch"}).err,
+            "device-mapper: table ioctl on  nosuch failed: No such device or address\n"
+            "mapperctl: there is no mapped device with the UUID \"nosuch\"\nCommand failed.\n");
+  EXPECT_EQ(mount.run({"mapperctl", "clear", "-j", "253", "-m", "9"}).err,
+            "device-mapper: clear ioctl on  (253:9) failed: No such device or address\n"
+            "mapperctl: there is no mapped device with the number 253:9\nCommand failed.\n");
 }
 
 TEST(Mangle, BringsNamesIntoTheirForm) {

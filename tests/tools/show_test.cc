@@ -47,6 +47,27 @@ TEST_F(ShowTest, InfoPrintsALineAField) {
             std::string::npos);
 }
 
+TEST_F(ShowTest, InfoCountsTargetsOfTheTableAskedFor) {
+  mount_.answer("table --inactive", "d1: \nlo: 0 512 zero \nlo: 512 512 error \nup: \n");
+  EXPECT_EQ(mount_.run({"dmsetup", "info", "-c", "--noheadings", "-o", "name,segments"}).out,
+            "d1:1\nlo:1\nup:1\n");
+  EXPECT_EQ(
+      mount_.run({"dmsetup", "info", "-c", "--inactive", "--noheadings", "-o", "name,segments"})
+          .out,
+      "d1:0\nlo:2\nup:0\n");
+  EXPECT_EQ(
+      mount_.run({"dmsetup", "info", "-c", "--inactive", "--noheadings", "-o", "segments", "lo"})
+          .out,
+      "2\n");
+}
+
+TEST_F(ShowTest, InfoHasNoReadAheadOfADeviceThatHasNone) {
+  mount_.device("n", "n\t\t253\t7\t---w\t0\t0\t0\t\t0\t\t\t");
+  EXPECT_EQ(mount_.run({"dmsetup", "info", "n"}).out.find("Read Ahead"), std::string::npos);
+  EXPECT_EQ(mount_.run({"dmsetup", "info", "-c", "--noheadings", "-o", "read_ahead", "n"}).out,
+            "0\n");
+}
+
 TEST_F(ShowTest, InfoOfNothingSaysSo) {
   const auto run = mount_.run({"dmsetup", "info", "nope"});
   EXPECT_EQ(run.err, "Device does not exist.\nCommand failed.\n");
@@ -149,6 +170,17 @@ TEST_F(ShowTest, TablesGetANameWhenThereAreSeveral) {
   EXPECT_EQ(mount_.run({"dmsetup", "table", "nope"}).err,
             "device-mapper: table ioctl on nope  failed: No such device or address\n"
             "Command failed.\n");
+}
+
+TEST_F(ShowTest, OnlyTheTableOfNothingIsAnError) {
+  mount_.refuse("status nope", ENXIO);
+  for (const char* verb : {"status", "measure"}) {
+    const auto run = mount_.run({"dmsetup", verb, "nope"});
+    EXPECT_EQ(run.err, "Device does not exist.\nCommand failed.\n") << verb;
+    EXPECT_EQ(run.status, 1);
+  }
+  EXPECT_EQ(mount_.run({"dmsetup", "status", "-u", "nope"}).err,
+            "Device does not exist.\nCommand failed.\n");
 }
 
 TEST_F(ShowTest, StatusOfAllIsSelectable) {

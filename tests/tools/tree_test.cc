@@ -91,6 +91,62 @@ TEST(DrawTrees, LeavesNamelessDevicesOutWithoutNumbers) {
   EXPECT_EQ(draw(options), "b []\nst [LVM-abc]\nvg-lv [LVM-xyz]\n `-up [UU-1]\n    `-c []\n");
 }
 
+// The odd pictures of these two are dmsetup's own.
+TEST(DrawTrees, DrawsCompactlyWhatHasAName) {
+  const std::vector<Device> devices = {
+      device("alone", 4, {}),
+      device("bare", 5, {}),
+      device("top", 3, {disk(16), mapped(2, "right"), mapped(1, "left")}),
+      device("right", 2, {mapped(0, "base")}),
+      device("left", 1, {mapped(0, "base")}),
+      device("base", 0, {disk(0)}),
+  };
+  TreeOptions options;
+  options.compact = true;
+  options.device = false;
+  EXPECT_EQ(draw_trees(devices, options, TreeSymbols::kAscii, 0),
+            "alone\nbare\ntop-+-right---base---left---base");
+}
+
+TEST(DrawTrees, DrawsForksBelowForksOfOneLine) {
+  const std::vector<Device> devices = {
+      device("top", 4, {mapped(3, "above")}),
+      device("above", 3, {disk(32), mapped(1, "b"), mapped(2, "mid")}),
+      device("mid", 2, {mapped(1, "b"), mapped(0, "a")}),
+      device("b", 1, {disk(16)}),
+      device("a", 0, {disk(0)}),
+      device("zz", 5, {}),
+  };
+  TreeOptions options;
+  options.compact = true;
+  EXPECT_EQ(draw_trees(devices, options, TreeSymbols::kAscii, 0),
+            "top (254:4)---above (254:3)-+- (98:32)\n"
+            "                               |-b (254:1)--- (98:16)\n"
+            "                               `-mid (254:2)-+-b (254:1)--- (98:16)\n"
+            "                                             `-a (254:0)--- (98:0)\n"
+            "zz (254:5)\n");
+  options.active = true;
+  options.device = false;
+  EXPECT_EQ(draw_trees(devices, options, TreeSymbols::kAscii, 0).substr(0, 34),
+            "top [ACTIVE]\n `-above [ACTIVE]\n    |");
+}
+
+TEST(DrawTrees, DrawsChildrenOfWhatHasNoName) {
+  const std::vector<Device> devices = {
+      device("alone", 4, {}),
+      device("bare", 5, {}),
+      device("base", 0, {disk(0)}),
+      device("left", 1, {mapped(0, "base")}),
+      device("right", 2, {mapped(0, "base")}),
+      device("top", 3, {disk(16), mapped(2, "right"), mapped(1, "left")}),
+  };
+  TreeOptions options;
+  options.compact = options.inverted = true;
+  options.device = false;
+  EXPECT_EQ(draw_trees(devices, options, TreeSymbols::kAscii, 0),
+            "alone\nbare\n     `-base-+-left---top\n            `-right---top\n     `-top\n");
+}
+
 TEST(DrawTrees, ShowsAttributesInTheirOrder) {
   TreeOptions options;
   options.active = options.open = options.rw = options.uuid = true;
