@@ -1,7 +1,9 @@
 // The same command lines to the dmsetup that is installed and to mapperctl under its name, for all
 // that dmsetup does without a kernel: help, splitname, selections, errors of the command line.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdio>
@@ -62,10 +64,13 @@ class CompareWithDmsetup : public testing::TestWithParam<const char*> {
   void SetUp() override {
     dmsetup_ = installed_dmsetup();
     if (dmsetup_.empty()) GTEST_SKIP() << "no dmsetup is installed to compare with";
-    ours_ = testing::TempDir() + "mapperctl_compare";
+    // A folder of this process: another one may test another build at the same time.
+    ours_ = fmt::format("{}mapperctl_compare.{}", testing::TempDir(), ::getpid());
     std::filesystem::create_directories(ours_);
-    std::error_code exists;
-    std::filesystem::create_symlink(MAPPERCTL_BINARY, ours_ + "/dmsetup", exists);
+    std::filesystem::create_symlink(MAPPERCTL_BINARY, ours_ + "/dmsetup");
+  }
+  void TearDown() override {
+    if (!ours_.empty()) std::filesystem::remove_all(ours_);
   }
 
   std::string dmsetup_;
