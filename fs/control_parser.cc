@@ -16,6 +16,7 @@ namespace {
 constexpr std::size_t kAnyCount = static_cast<std::size_t>(-1);
 // The most of a foreign word that a sentence repeats.
 constexpr std::size_t kShownBytes = 80;
+constexpr std::string_view kEmptyMessage = "Empty message received.";
 
 struct VerbRule {
   std::string_view word;
@@ -105,6 +106,25 @@ bool ends_with_bare_colon(std::string_view raw) {
     i += raw[i] == '\\' ? 1U : 0U;
   }
   return bare;
+}
+
+// An empty word cannot be told from none: who sends a name, a UUID or a message that happens to be
+// empty is to hear that, not how the command is spelled. Empty text: nothing of the kind.
+std::string_view missing_operand(Verb verb, std::size_t count) {
+  if (verb == Verb::kRename && count == 1) {
+    return "the new name is empty";
+  }
+  if (verb == Verb::kSetUuid && count == 1) {
+    return "the UUID is empty";
+  }
+  if (verb == Verb::kMessage && count == 2) {
+    return kEmptyMessage;
+  }
+  const bool needs_name = verb == Verb::kCreate || verb == Verb::kClear || verb == Verb::kSuspend ||
+                          verb == Verb::kResume || verb == Verb::kRemove ||
+                          verb == Verb::kWipeTable || verb == Verb::kCancelDeferredRemove;
+  return needs_name && count == 0 ? std::string_view("the device name is empty")
+                                  : std::string_view();
 }
 
 Status usage_error(const VerbRule& rule, std::string_view what) {
@@ -222,6 +242,10 @@ class Parser {
       }
     }
     const std::size_t count = command.operands.size();
+    const std::string_view lacks = missing_operand(rule.verb, count);
+    if (!lacks.empty()) {
+      return {EINVAL, fmt::format("{}: {}", rule.word, lacks)};
+    }
     if (count < rule.min_operands || count > rule.max_operands) {
       return usage_error(rule, fmt::format("{} operand{}", count, count == 1 ? "" : "s"));
     }
@@ -355,7 +379,7 @@ Result<Command> parse_message(std::string_view text) {
     command.operands.erase(command.operands.begin());
   }
   if (command.operands.empty()) {
-    return Status(EINVAL, "message: no words; usage: [SECTOR] WORDS...");
+    return Status(EINVAL, fmt::format("message: {}", kEmptyMessage));
   }
   return command;
 }

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <fstream>
 #include <iterator>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -26,8 +29,23 @@ std::string lines_text(const std::vector<MappedDevice::StatusLine>& lines,
   return text;
 }
 
+// Where udev, or devtmpfs, puts the node of a block device; its numbers, which are its name in
+// tables, when the kernel does not tell.
+std::string block_path(const std::string& numbers) {
+  constexpr std::string_view kKey = "DEVNAME=";
+  std::ifstream uevent(fmt::format("/sys/dev/block/{}/uevent", numbers));
+  for (std::string line; std::getline(uevent, line);) {
+    if (line.starts_with(kKey)) {
+      return "/dev/" + line.substr(kKey.size());
+    }
+  }
+  return numbers;
+}
+
 std::string dep_word(const MappedDevice::Dependency& dep) {
-  return fmt::format("{}={}", dep.numbers, escape_name(dep.name));
+  const bool block_device = dep.name == dep.numbers;
+  return fmt::format("{}={}", dep.numbers,
+                     escape_name(block_device ? block_path(dep.numbers) : dep.name));
 }
 
 std::string deps_field(const MappedDevice& device, MappedDevice::Slot slot) {
@@ -38,6 +56,9 @@ std::string deps_field(const MappedDevice& device, MappedDevice::Slot slot) {
   }
   return text;
 }
+
+// A device gets its queue, and with it its read-ahead, from its first table.
+bool has_read_ahead(const MappedDevice::Info& info) { return info.live || info.inactive; }
 
 std::string_view tables_present(const MappedDevice::Info& info) {
   if (info.live) {
@@ -73,15 +94,16 @@ std::string info_text(const MappedDevice& device) {
   std::string text = fmt::format(
       "Name:              {}\n"
       "State:             {}{}{}\n"
-      "Read Ahead:        {}\n"
+      "{}"
       "Tables present:    {}\n"
       "Open count:        {}\n"
       "Event number:      {}\n"
       "Major, minor:      {}, {}\n"
       "Number of targets: {}\n",
       device.name(), info.suspended ? "SUSPENDED" : "ACTIVE", info.read_only ? " (READ-ONLY)" : "",
-      info.deferred_remove ? " (DEFERRED REMOVE)" : "", kReadAheadSectors, tables_present(info),
-      info.open_count, info.event_nr, major, minor, info.targets);
+      info.deferred_remove ? " (DEFERRED REMOVE)" : "",
+      has_read_ahead(info) ? fmt::format("Read Ahead:        {}\n", kReadAheadSectors) : "",
+      tables_present(info), info.open_count, info.event_nr, major, minor, info.targets);
   if (!uuid.empty()) {
     text += fmt::format("UUID: {}\n", uuid);
   }
@@ -122,14 +144,18 @@ std::string list_line(const MappedDevice& device) {
   return fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
                      escape_name(device.name()), escape_name(device.uuid()), major, minor,
                      std::string_view(attr.data(), attr.size()), info.open_count, info.event_nr,
-                     info.targets, kReadAheadSectors, info.size, info.deferred_remove ? "D" : "",
+                     info.targets, has_read_ahead(info) ? std::to_string(kReadAheadSectors) : "",
+                     info.size, info.deferred_remove ? "D" : "",
                      deps_field(device, MappedDevice::Slot::kLive),
                      deps_field(device, MappedDevice::Slot::kInactive));
 }
 
 std::string targets_text(const TargetRegistry& registry) {
   std::string text;
-  for (const TargetType* type : registry.types()) {
+  // Newest first, as the kernel lists them.
+  const std::span<const TargetType* const> types = registry.types();
+  for (auto at = types.rbegin(); at != types.rend(); ++at) {
+    const TargetType* const type = *at;
     fmt::format_to(std::back_inserter(text), "{:<16} v{}.{}.{}\n", type->name, type->version.major,
                    type->version.minor, type->version.patch);
   }

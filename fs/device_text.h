@@ -15,16 +15,16 @@ std::string table_text(const MappedDevice& device, MappedDevice::Slot slot, bool
                        const std::string& prefix = {});
 std::string status_text(const MappedDevice& device, MappedDevice::Slot slot, bool noflush,
                         const std::string& prefix = {});
-// As `dmsetup info NAME` prints, a blank line at the end.
+// As `dmsetup info NAME` prints, a blank line at the end; no read-ahead before the first table.
 std::string info_text(const MappedDevice& device);
-// A line each: "MAJ:MIN=NAME".
+// A line each: "MAJ:MIN=NAME". A block device's path is looked up in sysfs.
 std::string deps_text(const MappedDevice& device);
 // The 17 fields of /sys/block/*/stat. Nothing is merged here, so the merge counts are zero; the
 // time with I/O under way (field 10) is not kept and is zero too.
 std::string stats_text(const MappedDevice& device);
 // The line of the query `list`.
 std::string list_line(const MappedDevice& device);
-// "%-16s vA.B.C" a target type.
+// "%-16s vA.B.C" a target type, the last registered first.
 std::string targets_text(const TargetRegistry& registry);
 // Every device in the form that a write to `control` takes, lower ones first, keys in the clear: a
 // backup that restores.

@@ -37,6 +37,30 @@ TEST(TextFile, ShowsADeviceAsDmsetupDoes) {
   EXPECT_EQ(whole(*world.open(FileKind::kEvent, "disk", true, false)), "0\n");
 }
 
+TEST(TextFile, ShowsNoReadAheadBeforeTheFirstTable) {
+  World world;
+  world.control_ok("create bare\ncreate loaded\nload loaded: 0 16 zero");
+  const std::string line = "Read Ahead:        256\n";
+  EXPECT_EQ(whole(*world.open(FileKind::kInfo, "bare", true, false)).find(line), std::string::npos);
+  EXPECT_NE(whole(*world.open(FileKind::kInfo, "loaded", true, false)).find(line),
+            std::string::npos);
+  const std::string major = std::to_string(kMapperMajor);
+  EXPECT_EQ(world.ask("list bare"), "bare\t\t" + major + "\t0\t---w\t0\t0\t0\t\t0\t\t\t\n");
+}
+
+TEST(TextFile, ListsTheNewestTargetFirst) {
+  World world;
+  const std::string text = world.ask("targets");
+  EXPECT_EQ(text, targets_text(world.registry));
+  EXPECT_NE(text.find("\nlinear           v"), std::string::npos) << text;
+  const size_t zero = text.find("zero ");
+  const size_t linear = text.find("linear ");
+  const size_t error = text.find("error ");
+  EXPECT_LT(zero, linear) << text;
+  EXPECT_LT(linear, error) << text;
+  EXPECT_EQ(error, text.rfind('\n', text.size() - 2) + 1) << text;
+}
+
 TEST(TextFile, TakesTables) {
   World world;
   world.control_ok("create disk");
@@ -97,6 +121,8 @@ TEST(TextFile, SendsMessages) {
   ASSERT_TRUE(message->write("0 countbadblocks\n", 0, false, {}).ok());
   EXPECT_NE(whole(*message).find('1'), std::string::npos);
   EXPECT_EQ(message->write("nonsense\n", 0, false, {}).error(), EINVAL);
+  EXPECT_EQ(message->write("7\n", 0, false, {}).error(), EINVAL);
+  EXPECT_EQ(whole(*message), "message: Empty message received.\n");
 }
 
 }  // namespace
