@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 need_fuse
 need_loop
-need mkfs.ext4 fsck.ext4 sfdisk partx fstrim python3
+need mkfs.ext4 fsck.ext4 sfdisk partx fstrim lsblk python3
 start
 mkdir "$WORK/at"
 truncate -s 600M "$WORK/file"
@@ -68,6 +68,13 @@ timeout 20 partx -a "$LOOP" || fail "partx -a"
 for ((i = 0; i < 200; ++i)); do [ -b "${LOOP}p2" ] && break; done
 same "partitions" "65536 131072" "$(cat "/sys/block/$(basename "$LOOP")/$(basename "$LOOP")p"{1,2}/size | xargs)"
 timeout 20 partx -d "$LOOP"
+
+# --- a block device below a mapped one is named by its path, in tables by its numbers ---
+numbers=$(timeout 5 lsblk -dno MAJ:MIN "$LOOP" | xargs)
+control "over: 0 8 linear $LOOP 0"
+same "deps" "$numbers=$LOOP" "$(timeout 5 cat "$MNT/sys/over/deps")"
+same "table" "0 8 linear $numbers 0" "$(timeout 5 cat "$MNT/sys/over/table")"
+control "remove over"
 detach "$LOOP"
 
 # --- removed right after losetup -d, which closes the file some time later ---
