@@ -22,7 +22,7 @@ done
 
 # remove right after close(2): the kernel tells us of the close some time later.
 for ((i = 0; i < 100; ++i)); do
-  control "disk: 0 2048 ram"
+  printf 'disk: 0 2048 ram\n' > "$MNT/control"
   timeout 5 dd if=/dev/zero of="$MNT/disk" bs=64K count=4 status=none
   printf 'remove disk\n' > "$MNT/control" || fail "remove right after close, round $i"
 done
