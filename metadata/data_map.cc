@@ -1,10 +1,10 @@
 #include "metadata/data_map.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-
-#include "fmt/format.h"
 
 namespace mapperfs::thin {
 namespace {

@@ -1,11 +1,11 @@
 #include "metadata/page_cache.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <utility>
-
-#include "fmt/format.h"
 
 namespace mapperfs::thin {
 

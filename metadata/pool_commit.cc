@@ -2,9 +2,10 @@
 // as its own - lets the next begin, copies the changes into a batch, has the pool flush its data,
 // and writes the batch. So no mapping gets to stable storage before the data it maps to, and I/O
 // goes on meanwhile.
+#include <fmt/format.h>
+
 #include <cerrno>
 
-#include "fmt/format.h"
 #include "metadata/pool_metadata.h"
 
 namespace mapperfs::thin {

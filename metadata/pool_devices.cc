@@ -1,7 +1,8 @@
 // The table of devices: making, sharing and deleting them, and the metadata snapshot.
+#include <fmt/format.h>
+
 #include <cerrno>
 
-#include "fmt/format.h"
 #include "metadata/pool_metadata.h"
 
 namespace mapperfs::thin {

@@ -2,10 +2,10 @@
 // devices are read; mapping pages are not, so that a pool of any size opens at once.
 #include "metadata/pool_metadata.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
-
-#include "fmt/format.h"
 
 namespace mapperfs {
 

@@ -1,8 +1,8 @@
 #include "metadata/restorer.h"
 
-#include <cerrno>
+#include <fmt/format.h>
 
-#include "fmt/format.h"
+#include <cerrno>
 
 namespace mapperfs::thin {
 namespace {

@@ -1,6 +1,7 @@
 // Store on RocksDB, tuned for metadata: small memory, at most two background threads, a log that is
 // synced once a batch, and no timers, statistics or files beyond what it needs. The pages in it are
 // cached above, so its own block cache holds little more than index and filter blocks.
+#include <fmt/format.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
@@ -21,7 +22,6 @@
 #include <utility>
 #include <vector>
 
-#include "fmt/format.h"
 #include "metadata/store.h"
 
 namespace mapperfs {

@@ -1,5 +1,7 @@
 #include "metadata/thin_check.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <map>
@@ -8,7 +10,6 @@
 #include <unordered_map>
 #include <utility>
 
-#include "fmt/format.h"
 #include "metadata/block_counts.h"
 #include "metadata/store.h"
 #include "metadata/thin_format.h"

@@ -1,8 +1,9 @@
 // One device's mapping: look-ups that take no shared lock, changes under the device's own.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 
-#include "fmt/format.h"
 #include "metadata/pool_metadata.h"
 
 namespace mapperfs::thin {

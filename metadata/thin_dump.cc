@@ -1,7 +1,8 @@
 // Writing a pool as thin_dump does, in both of its formats.
+#include <fmt/format.h>
+
 #include <cerrno>
 
-#include "fmt/format.h"
 #include "metadata/thin_xml.h"
 
 namespace mapperfs {

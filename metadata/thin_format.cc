@@ -1,9 +1,10 @@
 #include "metadata/thin_format.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 
-#include "fmt/format.h"
 #include "metadata/thin_metadata.h"
 
 namespace mapperfs::thin {

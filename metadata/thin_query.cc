@@ -1,12 +1,13 @@
 #include "metadata/thin_query.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <optional>
 #include <tuple>
 
-#include "fmt/format.h"
 #include "metadata/block_counts.h"
 
 namespace mapperfs {

@@ -1,11 +1,12 @@
 // Reading the XML of thin_dump into new metadata.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "fmt/format.h"
 #include "metadata/pool_metadata.h"
 #include "metadata/restorer.h"
 #include "metadata/store.h"

@@ -1,9 +1,9 @@
 #include "metadata/thin_tree.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
-
-#include "fmt/format.h"
 
 namespace mapperfs::thin {
 namespace {

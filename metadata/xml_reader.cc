@@ -1,10 +1,10 @@
 #include "metadata/xml_reader.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <charconv>
 #include <utility>
-
-#include "fmt/format.h"
 
 namespace mapperfs {
 namespace {

@@ -1,4 +1,4 @@
-#include "churn.h"
+#include "tests/metadata/churn.h"
 
 #include <cerrno>
 #include <iterator>

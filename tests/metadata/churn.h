@@ -9,7 +9,7 @@
 #include <set>
 #include <vector>
 
-#include "pool_fixture.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 

@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "metadata/thin_check.h"
-#include "pool_fixture.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 namespace {

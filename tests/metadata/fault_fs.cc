@@ -1,4 +1,4 @@
-#include "fault_fs.h"
+#include "tests/metadata/fault_fs.h"
 
 #include <rocksdb/env.h>
 

@@ -1,9 +1,9 @@
 // Random use of a pool against a plain model, and the checker's word at the end.
 #include <gtest/gtest.h>
 
-#include "churn.h"
 #include "metadata/thin_check.h"
-#include "pool_fixture.h"
+#include "tests/metadata/churn.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 namespace {

@@ -1,4 +1,4 @@
-#include "pool_fixture.h"
+#include "tests/metadata/pool_fixture.h"
 
 #include <cstdlib>
 

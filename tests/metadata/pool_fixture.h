@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "fault_fs.h"
 #include "metadata/thin_metadata.h"
+#include "tests/metadata/fault_fs.h"
 
 namespace mapperfs::testing {
 

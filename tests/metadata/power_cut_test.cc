@@ -6,9 +6,9 @@
 #include <cerrno>
 #include <optional>
 
-#include "churn.h"
 #include "metadata/thin_check.h"
-#include "pool_fixture.h"
+#include "tests/metadata/churn.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 namespace {

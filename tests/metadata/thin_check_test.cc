@@ -9,7 +9,7 @@
 
 #include "metadata/store.h"
 #include "metadata/thin_format.h"
-#include "pool_fixture.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 namespace {

@@ -6,7 +6,7 @@
 #include <cerrno>
 
 #include "metadata/thin_check.h"
-#include "pool_fixture.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 namespace {

@@ -7,9 +7,9 @@
 #include <fstream>
 #include <sstream>
 
-#include "churn.h"
 #include "metadata/thin_query.h"
-#include "pool_fixture.h"
+#include "tests/metadata/churn.h"
+#include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
 namespace {
