@@ -18,17 +18,18 @@ std::size_t Pool::lane_of(const Bio& bio, const ThinIo& io) const noexcept {
   }
   // All bios of one block of one device, whichever table they came by.
   const std::uint64_t key = io.block + io.thin->volume->dev->id() * std::uint64_t{7919};
-  return (key * 0x9e3779b97f4a7c15U >> 32) % kDataLanes;
+  const std::uint64_t hash = key * 0x9e3779b97f4a7c15U >> 32;
+  return bio.op == Op::kRead ? kDataLanes + hash % kReadLanes : hash % kDataLanes;
 }
 
 void Pool::push(Bio& bio, std::size_t lane_index) noexcept {
   Lane& lane = lanes_[lane_index];
   const std::lock_guard<std::mutex> lock(lane.mutex);
-  if (suspended()) {
+  if (holds(bio)) {
     const std::lock_guard<std::mutex> waiting(waiting_mutex_);
     // Both under the mutex that resume() and requeue_waiting() take after they have changed what is
     // looked at here.
-    if (suspended() && !bio.per_io<ThinIo>().thin->requeue) {
+    if (holds(bio) && !bio.per_io<ThinIo>().thin->requeue) {
       held_.push_back(bio);
       return;
     }
@@ -53,7 +54,7 @@ void Pool::run_lane(std::size_t lane_index) noexcept {
     if (answered_early(*bio)) {
       continue;
     }
-    if (lane_index < kDataLanes) {
+    if (lane_index < kFlushLane) {
       process(*bio, lane.copier);
     } else {
       live.push_back(*bio);
@@ -77,7 +78,7 @@ bool Pool::answered_early(Bio& bio) noexcept {
     bio.end_io(BlkStatus::kIoError);
     return true;
   }
-  if (suspended()) {
+  if (holds(bio)) {
     push(bio, lane_of(bio, io));  // to held_, or back here if it was resumed right now
     return true;
   }

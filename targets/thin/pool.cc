@@ -231,14 +231,16 @@ Status Pool::flush_data() {
 // Something is to be committed about a second from now, or at once where much has gathered or a
 // block is waited for.
 void Pool::note_changed() {
-  if (commit_armed_.exchange(true)) {
-    return;
+  if (mode() == PoolMode::kOutOfDataSpace || metadata_->commit_due()) {
+    commit_armed_ = true;
+    env_.arm(commit_timer_, env_.now_ns());
+  } else if (!commit_armed_.exchange(true)) {
+    env_.arm(commit_timer_, env_.now_ns() + kCommitPeriodNs);
   }
-  const bool now = mode() == PoolMode::kOutOfDataSpace || metadata_->commit_due();
-  env_.arm(commit_timer_, env_.now_ns() + (now ? 0 : kCommitPeriodNs));
 }
 
 void Pool::periodic_commit() {
+  commit_armed_ = false;
   if (!suspended() && mode() < PoolMode::kOutOfMetadataSpace) {
     commit().ignore();  // the pool's mode tells
   }
@@ -309,6 +311,7 @@ void Pool::unbind(const PoolControl& control) {
   // The pool's table was wiped under thin devices, which would wait for ever.
   set_mode(PoolMode::kFail);
   suspended_ = false;
+  suspending_ = false;
   BioList held;
   {
     const std::lock_guard<std::mutex> lock(waiting_mutex_);
@@ -317,14 +320,17 @@ void Pool::unbind(const PoolControl& control) {
   end_all(held, BlkStatus::kIoError);
 }
 
-// From here on bios of thin devices wait on held_; what is on its way is waited for.
+// From here on bios of thin devices wait on held_; what is on its way is waited for. Reads are held
+// last: a block may be being filled from an external origin that is a thin device of this pool.
 void Pool::presuspend() {
-  suspended_ = true;
-  for (Lane& lane : lanes_) {
-    const std::lock_guard<std::mutex> lock(lane.mutex);  // who pushes has seen it, or is before
-  }
-  for (Lane& lane : lanes_) {
-    lane.worker->drain();
+  for (std::atomic<bool>* flag : {&suspending_, &suspended_}) {
+    *flag = true;
+    for (Lane& lane : lanes_) {
+      const std::lock_guard<std::mutex> lock(lane.mutex);  // who pushes has seen it, or is before
+    }
+    for (Lane& lane : lanes_) {
+      lane.worker->drain();
+    }
   }
   in_flight_.synchronize();
 }
@@ -340,6 +346,7 @@ void Pool::postsuspend() {
 void Pool::resume() {
   low_water_triggered_ = false;
   suspended_ = false;
+  suspending_ = false;
   BioList held;
   {
     const std::lock_guard<std::mutex> lock(waiting_mutex_);
@@ -355,6 +362,10 @@ void Pool::resume() {
 
 Result<std::shared_ptr<Volume>> Pool::open_volume(std::uint32_t id) {
   const std::lock_guard<std::mutex> lock(volumes_mutex_);
+  if (volumes_.size() >= prune_volumes_at_) {
+    std::erase_if(volumes_, [](const auto& volume) { return volume.second.expired(); });
+    prune_volumes_at_ = 64 + 2 * volumes_.size();
+  }
   std::weak_ptr<Volume>& place = volumes_[id];
   if (std::shared_ptr<Volume> volume = place.lock()) {
     return volume;

@@ -3,9 +3,11 @@
 //
 // Where a bio goes. The thin target's map() looks the block up in memory and sends the bio on if it
 // is mapped to a block of its own. All other bios are deferred to a lane: a list with a worker,
-// whose plain code may block. Data goes to one of kDataLanes by device and virtual block, so that
+// whose plain code may block. Writes go to one of kDataLanes by device and virtual block, so that
 // one block is provisioned by one thread at a time; flushes and what has to wait for a commit go to
-// the flush lane, discards and deletions to the discard lane.
+// the flush lane, discards and deletions to the discard lane. Reads that miss the cache have lanes
+// of their own, which wait for no other bio: a data lane may wait for them, where a block is filled
+// from an external origin that is a thin device of the same pool.
 //
 // What a crash at each step leaves
 //  - A new block is zeroed, or filled by a copy or by the write itself, before its mapping is
@@ -143,9 +145,10 @@ class Pool {
 
  private:
   static constexpr std::size_t kDataLanes = 4;
-  static constexpr std::size_t kFlushLane = kDataLanes;
-  static constexpr std::size_t kDiscardLane = kDataLanes + 1;
-  static constexpr std::size_t kLanes = kDataLanes + 2;
+  static constexpr std::size_t kReadLanes = 4;
+  static constexpr std::size_t kFlushLane = kDataLanes + kReadLanes;
+  static constexpr std::size_t kDiscardLane = kFlushLane + 1;
+  static constexpr std::size_t kLanes = kDiscardLane + 1;
 
   // Bios in order of coming and the thread that serves them.
   struct Lane {
@@ -188,6 +191,9 @@ class Pool {
   void push(Bio& bio, std::size_t lane) noexcept;
   void run_lane(std::size_t lane) noexcept;
   bool answered_early(Bio& bio) noexcept;
+  [[nodiscard]] bool holds(const Bio& bio) const {
+    return suspended() || (bio.op != Op::kRead && suspending_.load(std::memory_order_acquire));
+  }
   void process(Bio& bio, Copier& copier) noexcept;
   bool try_remap(Bio& bio, BlkStatus& error) noexcept;
   void unserviceable(Bio& bio) noexcept;
@@ -219,7 +225,8 @@ class Pool {
   InFlight in_flight_;
 
   std::atomic<PoolMode> mode_{PoolMode::kWrite};
-  std::atomic<bool> suspended_{true};  // bios wait on held_
+  std::atomic<bool> suspending_{true};  // all bios but reads wait on held_
+  std::atomic<bool> suspended_{true};   // reads too
   std::atomic<bool> stopping_{false};
   std::atomic<bool> discard_enabled_{true};
   std::atomic<bool> discard_passdown_{true};
@@ -246,6 +253,7 @@ class Pool {
 
   std::mutex volumes_mutex_;
   std::map<std::uint32_t, std::weak_ptr<Volume>> volumes_;  // volumes_mutex_
+  std::size_t prune_volumes_at_ = 64;                       // volumes_mutex_
 
   std::mutex space_mutex_;  // one thread looks for space at a time
 

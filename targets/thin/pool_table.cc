@@ -80,10 +80,11 @@ Result<std::shared_ptr<Pool>> find_or_open_pool(const PoolKey& key, bool& create
     }
   }
   Result<std::shared_ptr<Pool>> pool = Pool::open(key, table.tuning);
-  if (pool.ok()) {
-    created = true;
-    table.entries.push_back({&device, directory, *pool});
+  if (!pool.ok()) {
+    return pool.status().with_context("Error creating metadata object");
   }
+  created = true;
+  table.entries.push_back({&device, directory, *pool});
   return pool;
 }
 

@@ -80,8 +80,7 @@ class ThinPoolTarget final : public Target {
     bool created = false;
     Result<std::shared_ptr<Pool>> pool = find_or_open_pool(key, created);
     if (!pool.ok()) {
-      const bool theirs = pool.status().error() == EBUSY || !key_is_new(ti);
-      return theirs ? pool.status() : pool.status().with_context("Error creating metadata object");
+      return pool.status();
     }
     if (created) {
       (*pool)->set_discard_enabled(!features.ignore_discard);
@@ -236,10 +235,6 @@ class ThinPoolTarget final : public Target {
     if (key.read_only || !std::filesystem::is_directory(parent, error)) {
       args.fail(ENOENT, kText, fmt::format("{} does not exist", key.metadata_dir));
     }
-  }
-  // Whether the mapped device has no pool yet: then what went wrong is the metadata's.
-  static bool key_is_new(const TargetInfo& ti) {
-    return thinp::find_pool(ti.host->mapped_device()) == nullptr;
   }
 
   // Whether blocks that nobody has any more are discarded on the data device. `tell`: log why not.

@@ -140,6 +140,21 @@ TEST_F(ThinTarget, AnExternalOriginIsReadUntilItIsWritten) {
   EXPECT_EQ(origin.peek(0, 300), base);
 }
 
+TEST_F(ThinTarget, TheExternalOriginMayBeAThinDeviceOfTheSamePool) {
+  make_pool(128);
+  make_thin("base", 0, 8);
+  ASSERT_EQ(harness_.write("base", 0, fake::pattern(2 * kBlock, 1)), BlkStatus::kOk);
+  make_thin("thin", 1, 16, "base");
+  ASSERT_EQ(harness_.write("thin", 3, fake::pattern(1, 2)), BlkStatus::kOk);
+  ASSERT_TRUE(harness_.device("pool").suspend({}).ok());
+  ASSERT_TRUE(harness_.device("pool").resume({}).ok());
+  fake::Bytes expected = fake::pattern(2 * kBlock, 1);
+  const fake::Bytes one = fake::pattern(1, 2);
+  std::copy(one.begin(), one.end(), expected.begin() + 3 * 512);
+  EXPECT_EQ(harness_.read("thin", 0, 2 * kBlock), expected);
+  EXPECT_EQ(harness_.read("base", 0, 2 * kBlock), fake::pattern(2 * kBlock, 1));
+}
+
 TEST_F(ThinTarget, DiscardsWholeBlocksAndPassesThemDown) {
   make_pool(128);
   make_thin("thin", 0, 64);
