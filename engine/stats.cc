@@ -282,14 +282,13 @@ void StatsRegions::start(const Bio& bio, Frame& frame) noexcept {
   const sector_t end = frame.sector + frame.sectors;
   Shard& own = shard();
   const std::lock_guard<std::mutex> lock(own.mutex);
-  const bool merged = own.last_end == frame.sector && own.last_write == bio.is_write();
-  own.last_end = end;
-  own.last_write = bio.is_write();
+  const std::uint64_t way = bio.is_write() ? 1 : 0;
+  const bool merged =
+      last_.exchange(end << 1 | way, std::memory_order_relaxed) == (frame.sector << 1 | way);
   frame.stats_start_ns = env_.now_ns();
   frame.stats_epoch = epoch_ << 1 | (merged ? 1 : 0);
-  const IoPart io = {
-      frame.sector,         end, bio.is_write() ? std::size_t{1} : std::size_t{0}, false, merged,
-      frame.stats_start_ns, 0};
+  const IoPart io = {frame.sector,         end, static_cast<std::size_t>(way), false, merged,
+                     frame.stats_start_ns, 0};
   for (const auto& region : regions_) {
     region->count(io);
   }

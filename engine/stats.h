@@ -69,12 +69,9 @@ class StatsRegions {
   struct Region;
   struct RegionSpec;
   struct IoPart;
-  // A shard per group of queues: its lock keeps regions_ in place; the last position of its threads
-  // tells merged bios (the kernel has one per CPU).
+  // A shard per group of queues: its lock keeps regions_ in place.
   struct alignas(kCacheLineBytes) Shard {
     std::mutex mutex;
-    sector_t last_end = ~sector_t{0};
-    bool last_write = false;
   };
   static constexpr std::size_t kShards = 32;
   using Shards = std::array<Shard, kShards>;
@@ -101,6 +98,10 @@ class StatsRegions {
   std::vector<std::unique_ptr<Region>> regions_;
   std::uint32_t epoch_ = 0;             // as regions_: raised by each new region
   std::atomic<std::size_t> active_{0};  // how many regions_ has
+  // Where the last bio ended, shifted by one, with 1 for a write: the next one that begins there
+  // counts as merged. The kernel has one per CPU; here one program's bios come on whichever of the
+  // transport's threads is free, so there is one for all.
+  alignas(kCacheLineBytes) std::atomic<std::uint64_t> last_{~std::uint64_t{0}};
 };
 
 }  // namespace mapperfs

@@ -310,6 +310,16 @@ TEST_F(StatsRegionsTest, RefusesWhatTheKernelRefuses) {
   EXPECT_EQ(say("@stats_list"), "0: 0+2048 2048 - -\n");
 }
 
+// One program's bios come on whichever of the transport's threads is free.
+TEST_F(StatsRegionsTest, ABioThatFollowsOnAnotherThreadCountsAsMerged) {
+  say("@stats_create - /1");
+  read(0, 8);
+  std::thread([this] { read(8, 8); }).join();
+  read(16, 8);
+  read(0, 8);
+  EXPECT_TRUE(say("@stats_print 0").starts_with("0+2048 4 2 32 "));
+}
+
 TEST_F(StatsRegionsTest, CountsEveryBioOfManyThreadsWhileRegionsComeAndGo) {
   constexpr int kThreads = 4;
   constexpr std::uint64_t kBios = 2000;
