@@ -226,9 +226,9 @@ class Table::Builder {
     if (table.single_ != nullptr) {
       return;
     }
-    table.ends_.reserve(table.targets_.size());
+    table.places_.reserve(table.targets_.size());
     for (const auto& target : table.targets_) {
-      table.ends_.push_back(target->end());
+      table.places_.push_back({target->end(), target.get()});
     }
     const std::size_t wanted = std::min(kMaxBuckets, std::bit_ceil(table.targets_.size() * 2));
     while ((table.size_ >> table.bucket_shift_) >= wanted) {
@@ -240,7 +240,7 @@ class Table::Builder {
     const auto last = static_cast<std::uint32_t>(table.targets_.size() - 1);
     for (std::size_t i = 0; i < buckets; ++i) {
       const sector_t first = static_cast<sector_t>(i) << table.bucket_shift_;
-      while (target < last && table.ends_[target] <= first) {
+      while (target < last && table.places_[target].end <= first) {
         ++target;
       }
       table.buckets_[i] = target;
@@ -269,9 +269,11 @@ Table::~Table() {
 
 Target& Table::find_among_many(sector_t sector) const noexcept {
   const std::size_t bucket = sector >> bucket_shift_;
-  const auto first = ends_.begin() + buckets_[bucket];
-  const auto last = ends_.begin() + buckets_[bucket + 1];
-  return *targets_[static_cast<std::size_t>(std::upper_bound(first, last, sector) - ends_.begin())];
+  const auto first = places_.begin() + buckets_[bucket];
+  const auto last = places_.begin() + buckets_[bucket + 1];
+  return *std::upper_bound(first, last, sector, [](sector_t at, const Place& place) {
+            return at < place.end;
+          })->target;
 }
 
 void Table::presuspend() const {

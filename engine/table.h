@@ -104,7 +104,12 @@ class Table {
   // Buckets of equal width over the table, each the index of the target that holds its first
   // sector: a look-up goes to its bucket and searches between that target and the next bucket's.
   std::vector<std::uint32_t> buckets_;
-  std::vector<sector_t> ends_;
+  // Where a target ends, and which it is: side by side, since a look-up needs both.
+  struct Place {
+    sector_t end;
+    Target* target;
+  };
+  std::vector<Place> places_;
   unsigned bucket_shift_ = 0;
   sector_t size_ = 0;
   Target* single_ = nullptr;
