@@ -18,7 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include "fmt/format.h"
+#include <fmt/format.h>
 #include "metadata/thin_metadata.h"
 
 namespace mapperfs {

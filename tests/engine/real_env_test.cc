@@ -182,9 +182,10 @@ TEST_F(RealEnvTest, TimerMayCancelItselfAndOthers) {
     env_->cancel(second);
   };
   const std::uint64_t now = env_->now_ns();
-  env_->arm(first, now + kMs);
-  env_->arm(second, now + kMs + 1);
-  env_->arm(after, now + 5 * kMs);
+  // Far enough away that all three are armed before the first fires, on a busy machine too.
+  env_->arm(second, now + 200 * kMs);
+  env_->arm(after, now + 300 * kMs);
+  env_->arm(first, now + 100 * kMs);
   after.gate.wait();
   EXPECT_EQ(first.gate.opened(), 1);
   EXPECT_EQ(second.gate.opened(), 0);

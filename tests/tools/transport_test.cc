@@ -1,6 +1,7 @@
 // The mount is looked for in text, and the real transport runs over a plain directory: a regular
 // file `control` gives back what was written, which shows how a transaction is cut into writes.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
@@ -19,7 +20,7 @@ constexpr char kOtherFuse[] = "41 22 0:51 / /mnt/other rw - fuse.sshfs x rw\n";
 class TransportTest : public testing::Test {
  protected:
   void SetUp() override {
-    directory_ = testing::TempDir() + "mapperctl_transport";
+    directory_ = testing::TempDir() + "mapperctl_transport." + std::to_string(::getpid());
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_ + "/sys/d");
   }

@@ -127,7 +127,7 @@ TEST(DrawTrees, DrawsForksBelowForksOfOneLine) {
             "zz (254:5)\n");
   options.active = true;
   options.device = false;
-  EXPECT_EQ(draw_trees(devices, options, TreeSymbols::kAscii, 0).substr(0, 34),
+  EXPECT_EQ(draw_trees(devices, options, TreeSymbols::kAscii, 0).substr(0, 36),
             "top [ACTIVE]\n `-above [ACTIVE]\n    |");
 }
 
