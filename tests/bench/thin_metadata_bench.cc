@@ -4,6 +4,7 @@
 //   thin_metadata_bench DIR [MAPPINGS]
 // DIR is made and removed; its file system is what commits are synced to. MAPPINGS is 16 million
 // for the big pool unless given.
+#include <fmt/format.h>
 #include <time.h>
 
 #include <algorithm>
@@ -18,7 +19,6 @@
 #include <thread>
 #include <vector>
 
-#include <fmt/format.h>
 #include "metadata/thin_metadata.h"
 
 namespace mapperfs {
