@@ -148,21 +148,25 @@ Result<TransportKind> parse_transport(const std::string& word) {
   return Status(EINVAL, "transport \"" + word + "\" is none of auto, dev, uring");
 }
 
+// kAuto never takes rings: with libfuse 3.18.3 an answer given on another thread than the ring's
+// own (a reaper's, a control operation's) uses the ring while its thread submits to it without a
+// lock. Under load the ring's queue was seen to break, and the mount hung. docs/design.md,
+// section 8.
 TransportChoice make_transport(TransportKind kind) {
   TransportChoice choice;
-  if (kind != TransportKind::kDev) {
+  if (kind == TransportKind::kUring) {
 #if MAPPERFS_HAVE_FUSE_URING
     choice.note = why_no_uring();
     if (choice.note.empty()) {
       choice.transport = std::make_unique<UringTransport>();
+      choice.note =
+          "transport uring is for measuring: libfuse 3.18.3 may hang when answers come from other "
+          "threads than the ring's";
       return choice;
     }
 #else
     choice.note = "built with a libfuse that has no FUSE over io_uring (3.18 brought it)";
 #endif
-    if (kind == TransportKind::kAuto) {
-      choice.note.clear();  // nothing was asked for that is not had
-    }
   }
   choice.transport = std::make_unique<DevTransport>();
   return choice;

@@ -42,11 +42,11 @@ class Transport {
 
 struct TransportChoice {
   std::unique_ptr<Transport> transport;
-  // Why it is not the one that was asked for, or empty.
+  // Why it is not the one that was asked for, or what to know about it; or empty.
   std::string note;
 };
 
-// Newest first for kAuto. Asking for one that cannot be had gives the next and a note.
+// kAuto is the safe one: /dev/fuse. Asking for one that cannot be had gives that and a note.
 TransportChoice make_transport(TransportKind kind);
 
 }  // namespace mapperfs
