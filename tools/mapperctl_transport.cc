@@ -13,32 +13,15 @@
 #include <optional>
 #include <utility>
 
+#include "engine/unique_fd.h"
+
 namespace mapperctl {
 namespace {
 
+using mapperfs::UniqueFd;
+
 // Smaller than the smallest max_write the protocol allows, so that no query for it is needed.
 constexpr size_t kMaxSingleWriteBytes = 64 * 1024;
-
-class UniqueFd {
- public:
-  UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) {}
-  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  UniqueFd(const UniqueFd&) = delete;
-  UniqueFd& operator=(const UniqueFd&) = delete;
-  ~UniqueFd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
 
 // Everything from offset 0 on, as the protocol wants replies read.
 Reply read_all(int fd) {
@@ -93,10 +76,10 @@ class MountTransport final : public Transport {
   explicit MountTransport(std::string path) : path_(std::move(path)) {}
 
   Reply connect() override {
-    if (!control_.valid()) {
+    if (!control_) {
       control_ = UniqueFd(::open(path_of("control").c_str(), O_RDWR | O_CLOEXEC));
     }
-    return {control_.valid() ? 0 : errno, {}};
+    return {control_ ? 0 : errno, {}};
   }
 
   Reply command(std::string_view lines) override {
@@ -112,7 +95,7 @@ class MountTransport final : public Transport {
   Reply wait_event(const std::string& name, unsigned long event_nr) override {
     const std::string path = path_of("sys/" + name + "/event");
     const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd.valid()) return {errno == ENOENT ? ENXIO : errno, {}};
+    if (!fd) return {errno == ENOENT ? ENXIO : errno, {}};
     for (bool first = true;; first = false) {
       const Reply current = read_all(fd.get());
       if (!current.ok() && !first) return {};
@@ -178,7 +161,7 @@ std::unique_ptr<Transport> open_mount(std::string path) {
 
 Reply read_whole_file(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return {errno, {}};
+  if (!fd) return {errno, {}};
   return read_all(fd.get());
 }
 
