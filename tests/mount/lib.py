@@ -44,6 +44,11 @@ class Mount:
         self.path = os.path.join(self.work, "mnt")
         os.mkdir(self.path)
         self.log = open(os.path.join(self.work, "daemon.log"), "wb")
+        self.start()
+        return self
+
+    def start(self):
+        """The daemon; returns when it serves."""
         self.daemon = subprocess.Popen(
             [os.environ["MAPPERFS"], "-f", "--transport", TRANSPORT, *self.options, self.path],
             stdout=self.log, stderr=self.log)
@@ -51,7 +56,12 @@ class Mount:
         while f" {self.path} fuse.mapperfs " not in open("/proc/mounts").read():
             if self.daemon.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError("not mounted: " + self.said())
-        return self
+
+    def crash(self):
+        """Kills the daemon and takes its mount away; start() begins anew on the same folder."""
+        self.daemon.kill()
+        self.daemon.wait()
+        subprocess.run(["fusermount3", "-uz", self.path], timeout=20, check=True)
 
     def __exit__(self, kind, value, trace):
         if value is not None:
