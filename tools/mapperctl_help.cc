@@ -137,7 +137,10 @@ void print_usage(std::ostream& out, std::string_view program, bool own) {
                "\tgraph\n"
                "\tattach <device> [--direct-io] [-P] [--sector-size <bytes>] [-r]\n"
                "\tdetach <device>\n"
-               "\tlog\n");
+               "\tlog\n"
+               "\tthin-check|thin-dump|thin-ls|thin-delta|thin-rmap <directory> [<options>]\n"
+               "\tthin-restore -i <file> -o <directory>\n"
+               "\tthin-trim --metadata-dev <directory> --data-dev <device>\n");
   }
   fmt::print(out, "\n");
 }

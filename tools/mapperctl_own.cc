@@ -9,19 +9,6 @@ namespace {
 
 constexpr std::array<std::string_view, 5> kOwnVerbs = {"top", "graph", "attach", "detach", "log"};
 
-// The first word that is no option; --mount's argument is none either.
-std::string_view first_word(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view word = argv[i];
-    if (word == "--mount") {
-      ++i;
-    } else if (word.empty() || word.front() != '-') {
-      return word;
-    }
-  }
-  return {};
-}
-
 void add_verbs(CLI::App& app, OwnCommand& command) {
   using Verb = OwnCommand::Verb;
   const auto add = [&](const char* name, const char* text, Verb verb) {
@@ -48,6 +35,18 @@ void add_verbs(CLI::App& app, OwnCommand& command) {
 }
 
 }  // namespace
+
+std::string_view first_word(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--mount") {
+      ++i;
+    } else if (word.empty() || word.front() != '-') {
+      return word;
+    }
+  }
+  return {};
+}
 
 std::optional<OwnParse> parse_own_command(int argc, char** argv, std::ostream& out,
                                           std::ostream& err) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tools/mapperctl_verbs.h"
@@ -24,6 +25,9 @@ struct OwnParse {
   std::optional<OwnCommand> command;
   int status = 0;
 };
+
+// The first word that is no option; --mount's argument is none either. Empty: there is none.
+std::string_view first_word(int argc, char** argv);
 
 // Nothing when the first word is no verb of ours: the line is dmsetup's then.
 std::optional<OwnParse> parse_own_command(int argc, char** argv, std::ostream& out,

@@ -8,6 +8,7 @@
 
 #include "tools/mapperctl_help.h"
 #include "tools/mapperctl_own.h"
+#include "tools/mapperctl_thin.h"
 #include "tools/mapperctl_verbs.h"
 
 namespace mapperctl {
@@ -129,6 +130,7 @@ bool wants_quiet(std::string_view program) {
 }  // namespace
 
 int run_mapperctl(int argc, char** argv, Console console, const TransportFactory& factory) {
+  if (is_thin_verb(first_word(argc, argv))) return become_thin_tool(argc, argv, console.err);
   if (const auto own = parse_own_command(argc, argv, console.out, console.err)) {
     if (!own->command) return own->status;
     Session session(own->command->options, console, factory, wants_quiet("mapperctl"));

@@ -21,7 +21,8 @@ _mapperctl() {
   local verbs='help create remove remove_all suspend resume load clear reload wipe_table rename
     measure message ls info deps stats status table wait mknodes mangle udevcreatecookie
     udevreleasecookie udevflags udevcomplete udevcomplete_all udevcookies target-version targets
-    version setgeometry splitname tree top graph attach detach log'
+    version setgeometry splitname tree top graph attach detach log
+    thin-check thin-dump thin-restore thin-ls thin-delta thin-rmap thin-trim'
   local options='--mount --json --help --version --verbose --force --checks --manglename --readonly
     --noopencount --noflush --nolockfs --inactive --yes --readahead --retry --columns --options
     --sort --select --nameprefixes --noheadings --headings --separator --major --minor --uuid --uid
@@ -47,6 +48,12 @@ _mapperctl() {
     attach) options='--direct-io -P --sector-size -r --mount' ;;
     top) options='--once --interval --json --mount' ;;
     graph | detach | log) options='--mount' ;;
+    thin-*)
+      options=$(timeout 2 mapperctl "$verb" --help | grep -o -- '--[a-z0-9-]*')
+      if [[ $cur != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+      fi ;;
   esac
   if [[ $cur == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
