@@ -1,11 +1,13 @@
 // A block device as the engine sees it: a file, a disk, memory, a mapped device, a fake for tests.
 #pragma once
 
+#include <cerrno>
 #include <memory>
 #include <string>
 
 #include "engine/bio.h"
 #include "engine/limits.h"
+#include "engine/status.h"
 #include "engine/types.h"
 
 namespace mapperfs {
@@ -48,6 +50,12 @@ class BlockDevice {
   // This device if it is a mapped one, else null; stored, so that the way of a bio pays no call for
   // it.
   [[nodiscard]] MappedDevice* mapped() const { return mapped_; }
+  // A descriptor of the regular file whose bytes are this device's sectors from the first to the
+  // last, for others to read and write past the engine; the device's own, good while it lives. Or
+  // why there is none. Control threads.
+  [[nodiscard]] virtual Result<int> whole_file() const {
+    return Status(EOPNOTSUPP, display_name() + " is no file");
+  }
   // True where an I/O is answered at memory speed inside submit().
   [[nodiscard]] virtual bool is_memory() const { return false; }
 

@@ -1,6 +1,7 @@
 #include "engine/file_device.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/uio.h>
 #include <time.h>
 
@@ -82,6 +83,25 @@ std::string FileDevice::table_name() const {
 
 std::string FileDevice::display_name() const {
   return facts().block_device ? block_device_name(facts().rdev) : names_.table;
+}
+
+Result<int> FileDevice::whole_file() const {
+  const Files& now = files();
+  if (now.facts.block_device) {
+    return Status(EOPNOTSUPP, fmt::format("{} is a block device, no file", display_name()));
+  }
+  if (now.facts.speed == FileSpeed::kBuffered) {
+    return Status(EOPNOTSUPP,
+                  fmt::format("{} cannot be opened with O_DIRECT, as a device can", names_.path));
+  }
+  struct stat st {};
+  const sector_t sectors = size_sectors();
+  if (::fstat(now.buffered.get(), &st) != 0 ||
+      static_cast<std::uint64_t>(st.st_size) != sectors << kSectorShift) {
+    return Status(EOPNOTSUPP, fmt::format("{} has {} bytes, not just {} sectors", names_.path,
+                                          st.st_size, sectors));
+  }
+  return now.buffered.get();
 }
 
 // --- submit ---

@@ -68,6 +68,7 @@ class FileDevice final : public AioDevice {
   [[nodiscard]] std::string display_name() const override;
   [[nodiscard]] std::string numbers() const override;
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override;
+  [[nodiscard]] Result<int> whole_file() const override;
   [[nodiscard]] bool is_memory() const override {
     return files().facts.speed == FileSpeed::kMemory;
   }

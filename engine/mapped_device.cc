@@ -25,11 +25,19 @@ class EngineOpener final : public DeviceOpener {
   Result<DevRef> open(const std::string& word, DeviceMode mode) override {
     return engine_.open_word(word, mode, device_);
   }
+  Status outside_mount(const std::string& path) override { return engine_.outside_mount(path); }
 
  private:
   Engine& engine_;
   MappedDevice& device_;
 };
+
+Status busy_with_bypass() {
+  return {EBUSY,
+          "open with passthrough: the kernel reads and writes its file directly, so I/O cannot be "
+          "held back; close the device first (`passthrough NAME off` has the engine serve the next "
+          "open)"};
+}
 
 bool may_replace_immutable(const Table& table) {
   return std::any_of(table.targets().begin(), table.targets().end(), [](const auto& target) {
@@ -203,6 +211,9 @@ Status MappedDevice::suspend_locked(const SuspendOptions& options) {
   if (suspended_.load(std::memory_order_acquire)) {
     return {};
   }
+  if (Status status = bar_bypass(); !status.ok()) {
+    return status;
+  }
   // The live table changes only under control_mutex_, which is held: no table lock is needed, and
   // a drain that takes long must not hold up queries.
   const Table* table = live_.load(std::memory_order_acquire);
@@ -217,6 +228,7 @@ Status MappedDevice::suspend_locked(const SuspendOptions& options) {
     }
     noflush_suspending_.store(false, std::memory_order_release);
     release();
+    allow_bypass();
     return {EINTR, "interrupted while waiting for I/O in flight; the device runs on"};
   }
   if (table != nullptr) {
@@ -268,6 +280,7 @@ Status MappedDevice::resume_locked(const SuspendOptions& options) {
   noflush_suspending_.store(false, std::memory_order_release);
   suspended_.store(false, std::memory_order_release);
   release();
+  allow_bypass();
   resumed_cv_.notify_all();
   return {};
 }
@@ -310,12 +323,63 @@ Status MappedDevice::wipe_table(const SuspendOptions& options) {
   if (size == 0) {
     return {EINVAL, "the device has no table to wipe"};
   }
+  if (bypassed()) {
+    return busy_with_bypass();  // before the inactive table is replaced
+  }
   const TableLine line = {0, size, "error", ""};
   const DeviceMode mode = read_only() ? DeviceMode::kReadOnly : DeviceMode::kReadWrite;
   if (Status status = load({&line, 1}, mode); !status.ok()) {
     return status;
   }
   return resume(options);
+}
+
+// Past the engine --------------------------------------------------------------------------------
+
+Result<int> MappedDevice::begin_bypass() {
+  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  if (live_owner_ == nullptr) {
+    return Status(EOPNOTSUPP, "the device has no table");
+  }
+  if (live_owner_->mode() == DeviceMode::kReadOnly) {
+    return Status(EOPNOTSUPP, "the table is read-only, which the kernel would not know");
+  }
+  const std::size_t targets = live_owner_->targets().size();
+  if (targets != 1) {
+    return Status(EOPNOTSUPP, fmt::format("the table has {} targets, not one", targets));
+  }
+  Result<int> file = live_owner_->targets().front()->whole_file();
+  const std::lock_guard<std::mutex> bypass(bypass_mutex_);
+  if (file.ok() && bypass_barred_) {
+    return Status(EOPNOTSUPP, "the device was suspended");
+  }
+  bypasses_ += file.ok() ? 1 : 0;
+  return file;
+}
+
+void MappedDevice::end_bypass() {
+  const std::lock_guard<std::mutex> lock(bypass_mutex_);
+  MFS_ASSERT(bypasses_ > 0);
+  --bypasses_;
+}
+
+bool MappedDevice::bypassed() const {
+  const std::lock_guard<std::mutex> lock(bypass_mutex_);
+  return bypasses_ > 0;
+}
+
+Status MappedDevice::bar_bypass() {
+  const std::lock_guard<std::mutex> lock(bypass_mutex_);
+  if (bypasses_ > 0) {
+    return busy_with_bypass();
+  }
+  bypass_barred_ = true;
+  return {};
+}
+
+void MappedDevice::allow_bypass() {
+  const std::lock_guard<std::mutex> lock(bypass_mutex_);
+  bypass_barred_ = false;
 }
 
 bool MappedDevice::run_exclusive(const std::function<void()>& work) {

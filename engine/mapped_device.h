@@ -130,6 +130,15 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // for queue threads.
   bool run_exclusive(const std::function<void()>& work);
 
+  // For who reads and writes the live table's one file past the engine, as FUSE passthrough does:
+  // the file's descriptor, the device's own, and from now to end_bypass() the live table stays;
+  // suspend, swap and wipe are EBUSY. Any number at once. Else the sentence says why this table, or
+  // the device now, cannot be served so. Statistics do not see that I/O. Control threads; do not
+  // wait.
+  Result<int> begin_bypass();
+  void end_bypass();
+  [[nodiscard]] bool bypassed() const;
+
   // Statistics regions (@stats_ messages) account bios while this is not null; engine/stats.h.
   void set_stats(StatsRegions* stats);
   StatsRegions& stats() { return *stats_owner_; }
@@ -163,6 +172,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   Status suspend_locked(const SuspendOptions& options);
   Status resume_locked(const SuspendOptions& options);
   Result<std::unique_ptr<Table>> swap_in_inactive();
+  // EBUSY while anyone bypasses the engine; else nobody will until allow_bypass().
+  Status bar_bypass();
+  void allow_bypass();
   // Called by the engine after the name is gone and nothing is open.
   void destroy();
   // table_mutex_ held.
@@ -197,6 +209,10 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   Geometry geometry_;                  // table_mutex_
   bool typed_ = false;                 // table_mutex_: a table was loaded once
   std::unique_ptr<StatsRegions> stats_owner_;
+
+  mutable std::mutex bypass_mutex_;
+  int bypasses_ = 0;            // bypass_mutex_
+  bool bypass_barred_ = false;  // bypass_mutex_: suspended, or about to be
 
   std::mutex deferred_mutex_;
   BioList deferred_;                 // deferred_mutex_

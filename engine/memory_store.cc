@@ -69,8 +69,8 @@ Result<std::unique_ptr<MemoryStore>> MemoryStore::make(sector_t sectors, const O
     } else if (::ftruncate(store->memfd_.get(), static_cast<off_t>(sectors << kSectorShift)) != 0) {
       error = errno;
       store->memfd_ = UniqueFd();
-    } else if (::fcntl(store->memfd_.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
-      // Only others could shrink it, and only those it is shared with.
+    } else if (::fcntl(store->memfd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+      // Only others could change its size, and only those it is shared with.
       error = 0;
     }
   }

@@ -72,6 +72,7 @@ class MemoryStore {
 
   // The memfd for others to read and write directly (FUSE passthrough), or -1 where there is none.
   // From this call on, the store itself uses pread/pwrite: what others write is not in the bitmap.
+  // It is sealed: a write past its end fails with EPERM.
   [[nodiscard]] int share_memfd() noexcept;
   // True while a transfer is a memcpy.
   [[nodiscard]] bool mapped() const {

@@ -159,6 +159,12 @@ class Target {
     return {max, false};
   }
 
+  // A descriptor of the regular file whose bytes are the target's sectors one to one, from its
+  // first byte to its last, for others to read and write past the engine (FUSE passthrough). The
+  // target's own, good while it lives. Or why there is none. Once given, the target must see what
+  // others write there.
+  [[nodiscard]] virtual Result<int> whole_file();
+
   [[nodiscard]] const TargetInfo& ti() const { return ti_; }
   [[nodiscard]] const TargetFeatures& features() const { return features_; }
   [[nodiscard]] sector_t begin() const { return ti_.begin; }
@@ -176,5 +182,7 @@ class Target {
 
 // An extent of a target that maps a run one to one onto `dev` at `at`.
 Extent extent_below(const BlockDevice& dev, sector_t at, sector_t max);
+// The whole file of a target that maps `len` sectors one to one onto `dev` at `at`.
+Result<int> whole_file_below(const BlockDevice& dev, sector_t at, sector_t len);
 
 }  // namespace mapperfs

@@ -126,18 +126,23 @@ Status ControlExecutor::change(const Command& command, const RunOptions& options
     return found.status();
   }
   MappedDevice& device = **found;
+  const SuspendOptions suspend = suspend_options(command, options);
   Status status;
   switch (command.verb) {
     case Verb::kSuspend:
-      status = device.suspend(suspend_options(command, options));
+      status = past_closes(device, [&] { return device.suspend(suspend); });
       break;
     case Verb::kResume:
-      status = device.resume(suspend_options(command, options));
+      status = past_closes(device, [&] { return device.resume(suspend); });
       changed(device);
       break;
     case Verb::kWipeTable:
-      status = device.wipe_table(suspend_options(command, options));
+      status = past_closes(device, [&] { return device.wipe_table(suspend); });
       changed(device);
+      break;
+    case Verb::kPassthrough:
+      notes_.update(device.serial(),
+                    [&](DeviceNote& note) { note.passthrough = command.operands[1] == "on"; });
       break;
     default:
       status = device.set_geometry(command.geometry);
@@ -189,6 +194,9 @@ Status ControlExecutor::create(const Command& command) {
   if (device.ok() && command.has(kOptReadonly)) {
     notes_.update((*device)->serial(), [](DeviceNote& note) { note.load_read_only = true; });
   }
+  if (device.ok() && command.has(kOptPassthrough)) {
+    notes_.update((*device)->serial(), [](DeviceNote& note) { note.passthrough = true; });
+  }
   return device.status();
 }
 
@@ -208,7 +216,7 @@ Status ControlExecutor::set_table(const std::string& name, std::vector<TableLine
   lines.clear();
   SuspendOptions suspend;
   suspend.interrupted = options.interrupted;
-  status = device.resume(suspend);
+  status = past_closes(device, [&] { return device.resume(suspend); });
   if (!status.ok()) {
     restore(device, saved);
   }
@@ -281,7 +289,7 @@ Status ControlExecutor::remove_command(const Command& command) {
       SuspendOptions options;
       options.noflush = true;
       options.nolockfs = true;
-      Status status = (*found)->wipe_table(options);
+      Status status = past_closes(**found, [&] { return (*found)->wipe_table(options); });
       if (!status.ok()) {
         return status.with_context(command.name());
       }
@@ -344,6 +352,16 @@ Result<std::string> ControlExecutor::message(const std::string& name, sector_t s
     *answer += '\n';
   }
   return answer;
+}
+
+Status ControlExecutor::past_closes(MappedDevice& device,
+                                    const std::function<Status()>& verb) const {
+  Status status = verb();
+  if (status.error() == EBUSY && device.bypassed() && hooks_.await_closes &&
+      hooks_.await_closes(device)) {
+    status = verb();
+  }
+  return status;
 }
 
 void ControlExecutor::changed(MappedDevice& device) const {

@@ -78,6 +78,8 @@ class ControlExecutor {
                      const RunOptions& options);
   static Saved save(const MappedDevice& device);
   static void restore(MappedDevice& device, const Saved& saved);
+  // Runs `verb`; once more where files open with passthrough were in its way and are being closed.
+  [[nodiscard]] Status past_closes(MappedDevice& device, const std::function<Status()>& verb) const;
   void changed(MappedDevice& device) const;
 
   Engine& engine_;

@@ -27,9 +27,9 @@ struct VerbRule {
   std::string_view usage;
 };
 
-constexpr std::array<VerbRule, 18> kRules = {{
-    {"create", Verb::kCreate, kOptReadonly | kOptUuid | kOptMinor, 1, 2,
-     "create [--uuid UUID] [--minor N] [--readonly] NAME [UUID]"},
+constexpr std::array<VerbRule, 19> kRules = {{
+    {"create", Verb::kCreate, kOptReadonly | kOptPassthrough | kOptUuid | kOptMinor, 1, 2,
+     "create [--uuid UUID] [--minor N] [--readonly] [--passthrough] NAME [UUID]"},
     {"load", Verb::kLoad, kOptReadonly, 0, kAnyCount,
      "load [--readonly] NAME: START LENGTH TARGET ARGS..."},
     {"clear", Verb::kClear, 0, 1, 1, "clear NAME"},
@@ -47,6 +47,7 @@ constexpr std::array<VerbRule, 18> kRules = {{
      "wipe_table [--noflush] [--nolockfs] NAME"},
     {"setgeometry", Verb::kSetGeometry, 0, 5, 5, "setgeometry NAME CYLINDERS HEADS SECTORS START"},
     {"cancel_deferred_remove", Verb::kCancelDeferredRemove, 0, 1, 1, "cancel_deferred_remove NAME"},
+    {"passthrough", Verb::kPassthrough, 0, 2, 2, "passthrough NAME on|off"},
     {"list", Verb::kList, 0, 0, kAnyCount, "list [NAME...]"},
     {"table", Verb::kQueryTable, kOptInactive | kOptShowkeys, 0, kAnyCount,
      "table [--inactive] [--showkeys] [NAME...]"},
@@ -60,15 +61,16 @@ struct OptionWord {
   std::string_view word;
   CommandOptions option;
 };
-constexpr std::array<OptionWord, 9> kOptionWords = {{{"--readonly", kOptReadonly},
-                                                     {"--force", kOptForce},
-                                                     {"--deferred", kOptDeferred},
-                                                     {"--noflush", kOptNoflush},
-                                                     {"--nolockfs", kOptNolockfs},
-                                                     {"--inactive", kOptInactive},
-                                                     {"--showkeys", kOptShowkeys},
-                                                     {"--uuid", kOptUuid},
-                                                     {"--minor", kOptMinor}}};
+constexpr std::array<OptionWord, 10> kOptionWords = {{{"--readonly", kOptReadonly},
+                                                      {"--force", kOptForce},
+                                                      {"--deferred", kOptDeferred},
+                                                      {"--noflush", kOptNoflush},
+                                                      {"--nolockfs", kOptNolockfs},
+                                                      {"--inactive", kOptInactive},
+                                                      {"--showkeys", kOptShowkeys},
+                                                      {"--uuid", kOptUuid},
+                                                      {"--minor", kOptMinor},
+                                                      {"--passthrough", kOptPassthrough}}};
 
 constexpr bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
@@ -249,7 +251,7 @@ class Parser {
     if (count < rule.min_operands || count > rule.max_operands) {
       return usage_error(rule, fmt::format("{} operand{}", count, count == 1 ? "" : "s"));
     }
-    Status status = numbers(rule, command);
+    Status status = other_operands(rule, command);
     if (status.ok()) {
       script_.commands.push_back(std::move(command));
     }
@@ -282,14 +284,16 @@ class Parser {
     return {};
   }
 
-  // Turns the operands that are numbers into numbers.
-  static Status numbers(const VerbRule& rule, Command& command) {
+  // Looks at the operands that are no names, and turns those that are numbers into numbers.
+  static Status other_operands(const VerbRule& rule, Command& command) {
     std::vector<std::string>& operands = command.operands;
     if (rule.verb == Verb::kCreate && operands.size() == 2) {
       if (command.has(kOptUuid)) {
         return usage_error(rule, "two UUIDs");
       }
       command.uuid = operands[1];
+    } else if (rule.verb == Verb::kPassthrough && operands[1] != "on" && operands[1] != "off") {
+      return usage_error(rule, fmt::format("\"{}\" is neither on nor off", shown(operands[1])));
     } else if (rule.verb == Verb::kMessage) {
       if (!parse_decimal(operands[1], command.sector)) {
         return usage_error(rule, fmt::format("sector \"{}\" is no number", shown(operands[1])));

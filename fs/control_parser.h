@@ -31,6 +31,7 @@ enum class Verb : std::uint8_t {
   kWipeTable,
   kSetGeometry,
   kCancelDeferredRemove,
+  kPassthrough,
   // Queries: they answer with a text and change nothing.
   kList,
   kQueryTable,
@@ -52,6 +53,7 @@ enum CommandOptions : std::uint32_t {
   kOptShowkeys = 1 << 6,
   kOptUuid = 1 << 7,   // takes a word
   kOptMinor = 1 << 8,  // takes a number
+  kOptPassthrough = 1 << 9,
 };
 
 struct Command {

@@ -136,17 +136,30 @@ std::string stats_text(const MappedDevice& device) {
       ms(kFlush));
 }
 
+std::string served_text(const MappedDevice& device, const DeviceNotes& notes) {
+  if (device.bypassed()) {
+    return "passthrough\n";
+  }
+  if (!notes.wants_passthrough(device.serial())) {
+    return "engine\n";
+  }
+  const std::string why = notes.get(device.serial()).not_passed;
+  return why.empty() ? "engine; passthrough from the next open on\n"
+                     : fmt::format("engine; no passthrough: {}\n", why);
+}
+
 std::string list_line(const MappedDevice& device) {
   const MappedDevice::Info info = device.info();
   const auto [major, minor] = split_numbers(device);
   const std::array<char, 4> attr = {info.live ? 'L' : '-', info.inactive ? 'I' : '-',
                                     info.suspended ? 's' : '-', info.read_only ? 'r' : 'w'};
+  const std::string flags = fmt::format("{}{}", info.deferred_remove ? "D" : "",  //
+                                        device.bypassed() ? "P" : "");
   return fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
                      escape_name(device.name()), escape_name(device.uuid()), major, minor,
                      std::string_view(attr.data(), attr.size()), info.open_count, info.event_nr,
                      info.targets, has_read_ahead(info) ? std::to_string(kReadAheadSectors) : "",
-                     info.size, info.deferred_remove ? "D" : "",
-                     deps_field(device, MappedDevice::Slot::kLive),
+                     info.size, flags, deps_field(device, MappedDevice::Slot::kLive),
                      deps_field(device, MappedDevice::Slot::kInactive));
 }
 
@@ -168,10 +181,15 @@ std::string backup_text(const Engine& engine, const DeviceNotes& notes) {
     const std::string name = escape_name(device->name());
     const std::string uuid = device->uuid();
     const MappedDevice::Info info = device->info();
-    const bool read_only = info.read_only || notes.get(device->serial()).load_read_only;
-    if (!info.live || !uuid.empty() || read_only) {
-      text += fmt::format("create{}{}{} {}\n", read_only ? " --readonly" : "",
+    const DeviceNote note = notes.get(device->serial());
+    const bool read_only = info.read_only || note.load_read_only;
+    if (!info.live || !uuid.empty() || read_only || note.passthrough) {
+      text += fmt::format("create{}{}{}{} {}\n", read_only ? " --readonly" : "",
+                          note.passthrough.value_or(false) ? " --passthrough" : "",
                           uuid.empty() ? "" : " --uuid ", escape_name(uuid), name);
+    }
+    if (note.passthrough && !*note.passthrough) {
+      text += fmt::format("passthrough {} off\n", name);
     }
     text += table_text(*device, MappedDevice::Slot::kLive, true, name + ": ");
   }

@@ -22,6 +22,8 @@ std::string deps_text(const MappedDevice& device);
 // The 17 fields of /sys/block/*/stat. Nothing is merged here, so the merge counts are zero; the
 // time with I/O under way (field 10) is not kept and is zero too.
 std::string stats_text(const MappedDevice& device);
+// Who reads and writes for the device's openers: one line.
+std::string served_text(const MappedDevice& device, const DeviceNotes& notes);
 // The line of the query `list`.
 std::string list_line(const MappedDevice& device);
 // "%-16s vA.B.C" a target type, the last registered first.

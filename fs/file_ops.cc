@@ -25,7 +25,15 @@ OpenDevice& device_handle(const fuse_file_info& fi) {
 TextFile& text_handle(const fuse_file_info& fi) { return *reinterpret_cast<TextFile*>(fi.fh); }
 
 // Any other open than this would be an open of a file that looks different: the kernel forbids.
-void set_device_flags(fuse_file_info& fi, bool cache) {
+void set_device_flags(fuse_file_info& fi, const OpenDevice& open, bool cache) {
+#if MAPPERFS_HAVE_FUSE_PASSTHROUGH
+  if (open.passthrough_id != 0) {
+    fi.backing_id = open.passthrough_id;  // direct_io would bring reads and writes here
+    return;
+  }
+#else
+  static_cast<void>(open);
+#endif
   fi.direct_io = cache ? 0 : 1;
 #if MAPPERFS_HAVE_FUSE_PARALLEL_DIRECT_WRITES
   fi.parallel_direct_writes = 1;
@@ -57,7 +65,7 @@ void FileSystem::open_device(fuse_req* req, const std::shared_ptr<MappedDevice>&
   }
   std::unique_ptr<OpenDevice> handle = open.take();
   fuse_file_info answer = fi;
-  set_device_flags(answer, options_.cache);
+  set_device_flags(answer, *handle, options_.cache);
   answer.fh = reinterpret_cast<std::uint64_t>(handle.get());
   OpenDevice& opened = *handle.release();  // until release
   if (fuse_reply_open(req, &answer) != 0) {

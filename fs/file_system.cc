@@ -154,7 +154,7 @@ FileSystem::FileSystem(Engine& engine, Transport& transport, Options options)
       owner_(::getuid()),
       group_(::getgid()),
       made_(now()),
-      open_devices_(engine),
+      open_devices_(engine, notes_, passthrough_),
       answers_("mfs-answers", 1),
       io_(answers_),
       pollers_(engine.env()),
@@ -164,6 +164,7 @@ FileSystem::FileSystem(Engine& engine, Transport& transport, Options options)
                  [this](MappedDevice& device) { table_changed(device); }}),
       control_("mfs-control", kControlThreads),
       slow_("mfs-slow", kSlowThreads) {
+  notes_.set_default_passthrough(options_.passthrough);
   engine_.set_observer(this);
 }
 
@@ -172,6 +173,7 @@ FileSystem::~FileSystem() { engine_.set_observer(nullptr); }
 void FileSystem::finish() {
   control_.stop();
   slow_.stop();
+  open_devices_.end_passthrough();
   io_.wait_idle();
   answers_.stop();
   pollers_.worker().drain();
@@ -196,6 +198,7 @@ void FileSystem::init(fuse_conn_info& conn) {
     want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
   }
   transport_.negotiate(conn);
+  passthrough_.negotiate(conn);
   // The kernel cuts a write(2) by pages: one that begins inside a page moves that much less at
   // once.
   whole_write_.store(conn.max_write - kPageBytes, std::memory_order_release);
@@ -245,6 +248,7 @@ void FileSystem::device_removed(MappedDevice& device, const std::string& name) {
 
 void FileSystem::table_changed(MappedDevice& device) {
   open_devices_.refresh(device);
+  notes_.forget_not_passed(device.serial());
   device_resized(device);
   forget_pages(device);
 }

@@ -27,6 +27,7 @@
 #include "fs/inode.h"
 #include "fs/io_request.h"
 #include "fs/open_devices.h"
+#include "fs/passthrough.h"
 #include "fs/pollers.h"
 #include "fs/text_file.h"
 #include "fs/thread_pool.h"
@@ -46,6 +47,7 @@ class FileSystem final : public EngineObserver {
   struct Options {
     std::uint32_t max_write = 1U << 20;  // bytes
     bool cache = false;                  // let the kernel keep pages
+    bool passthrough = false;            // devices that do not say otherwise want it
     // Called once, when the kernel and we agreed: the mount serves.
     std::function<void()> serving;
   };
@@ -56,7 +58,10 @@ class FileSystem final : public EngineObserver {
   FileSystem& operator=(const FileSystem&) = delete;
 
   static const fuse_lowlevel_ops& operations();
-  void set_session(fuse_session* session) { session_ = session; }
+  void set_session(fuse_session* session) {
+    session_ = session;
+    passthrough_.set_session(session);
+  }
   // No more requests come. Control operations that wait give up.
   void begin_stop() { stopping_.store(true, std::memory_order_release); }
   // Ends the pools, waits for every answer. The devices must be shut down.
@@ -149,6 +154,7 @@ class FileSystem final : public EngineObserver {
   std::unordered_map<std::uint64_t, BlocksKnown> blocks_;  // by serial; blocks_mutex_
 
   DeviceNotes notes_;
+  Passthrough passthrough_;
   OpenDevices open_devices_;
   ThreadPool answers_;
   IoPools io_;

@@ -29,6 +29,7 @@ enum class FileKind : std::uint8_t {
   kMessage,
   kEvent,
   kStats,
+  kServed,
 };
 
 struct Inode {
@@ -54,15 +55,16 @@ struct NamedFile {
 inline constexpr std::array<NamedFile, 3> kSysFiles = {{{"version", FileKind::kVersion, false},
                                                         {"targets", FileKind::kTargets, false},
                                                         {"log", FileKind::kLog, false}}};
-inline constexpr std::array<NamedFile, 9> kDeviceFiles = {{{"table", FileKind::kTable, true},
-                                                           {"inactive", FileKind::kInactive, true},
-                                                           {"status", FileKind::kStatus, false},
-                                                           {"info", FileKind::kInfo, false},
-                                                           {"deps", FileKind::kDeps, false},
-                                                           {"uuid", FileKind::kUuid, true},
-                                                           {"message", FileKind::kMessage, true},
-                                                           {"event", FileKind::kEvent, false},
-                                                           {"stats", FileKind::kStats, false}}};
+inline constexpr std::array<NamedFile, 10> kDeviceFiles = {{{"table", FileKind::kTable, true},
+                                                            {"inactive", FileKind::kInactive, true},
+                                                            {"status", FileKind::kStatus, false},
+                                                            {"info", FileKind::kInfo, false},
+                                                            {"deps", FileKind::kDeps, false},
+                                                            {"uuid", FileKind::kUuid, true},
+                                                            {"message", FileKind::kMessage, true},
+                                                            {"event", FileKind::kEvent, false},
+                                                            {"stats", FileKind::kStats, false},
+                                                            {"served", FileKind::kServed, false}}};
 
 constexpr bool is_directory(FileKind kind) {
   return kind == FileKind::kRoot || kind == FileKind::kSys || kind == FileKind::kDir;

@@ -121,6 +121,7 @@ Mount::Mount(Engine& engine, MountOptions options)
   FileSystem::Options fs_options;
   fs_options.max_write = options_.max_write;
   fs_options.cache = options_.cache;
+  fs_options.passthrough = options_.passthrough;
   fs_options.serving = options_.serving;
   fs_ = std::make_unique<FileSystem>(engine, *choice_.transport, std::move(fs_options));
 }

@@ -26,6 +26,7 @@ struct MountOptions {
   TransportKind transport = TransportKind::kAuto;
   std::uint32_t max_write = 1U << 20;  // bytes
   bool cache = false;                  // let the kernel keep pages of device files
+  bool passthrough = false;            // have the kernel serve device files itself where it can
   // Called once, on a FUSE thread, when the mount serves.
   std::function<void()> serving;
 };

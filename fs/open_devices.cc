@@ -1,5 +1,7 @@
 #include "fs/open_devices.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -22,7 +24,28 @@ Result<std::unique_ptr<OpenDevice>> OpenDevices::open(const std::shared_ptr<Mapp
     open->shared = shared;
   }
   refresh(*device);
+  settle_who_serves(*open);
   return open;
+}
+
+void OpenDevices::settle_who_serves(OpenDevice& open) {
+  SharedDevice& shared = *open.shared;
+  const std::lock_guard lock(shared.served_mutex);
+  const std::uint64_t serial = shared.device->serial();
+  if (!shared.served_settled && notes_.wants_passthrough(serial)) {
+    Result<std::unique_ptr<PassthroughFile>> file = passthrough_.begin(shared.device);
+    const std::string why = file.ok() ? std::string() : file.status().message();
+    // Said once, not at every open.
+    if (!file.ok() && why != notes_.get(serial).not_passed) {
+      shared.device->log(fmt::format("no passthrough, the engine serves it: {}", why));
+    }
+    notes_.update(serial, [&](DeviceNote& note) { note.not_passed = why; });
+    if (file.ok()) {
+      shared.passthrough = file.take();
+    }
+  }
+  shared.served_settled = true;
+  open.passthrough_id = shared.passthrough != nullptr ? shared.passthrough->id() : 0;
 }
 
 void OpenDevices::begin_close(OpenDevice& open) {
@@ -36,6 +59,8 @@ void OpenDevices::end_close(const OpenDevice& open) {
   const std::lock_guard lock(mutex_);
   --open.shared->closing;
   if (--open.shared->opens == 0) {
+    // No other open has it any more. Now, since who waits for the closes wants the table free.
+    open.shared->passthrough.reset();
     shared_.erase(open.shared->device->serial());
   }
   closed_cv_.notify_all();
@@ -59,6 +84,13 @@ bool OpenDevices::await_closes(const MappedDevice& device) {
   const bool all_due = shared->closing + shared->flushed >= shared->opens;
   return closed_cv_.wait_for(lock, all_due ? kAwaitFlushed : kAwaitOthers,
                              [&] { return shared->opens == 0; });
+}
+
+void OpenDevices::end_passthrough() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [serial, shared] : shared_) {
+    shared->passthrough.reset();
+  }
 }
 
 void OpenDevices::refresh(const MappedDevice& device) {

@@ -105,6 +105,8 @@ Result<std::string> TextFile::make_text() {
     }
     case FileKind::kStats:
       return stats_text(*device_);
+    case FileKind::kServed:
+      return served_text(*device_, notes_);
     default:
       return Status(EINVAL, "nothing to read here");
   }

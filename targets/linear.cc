@@ -40,6 +40,9 @@ class LinearTarget final : public Target {
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override {
     return extent_below(*dev_, start_ + (sector - begin()), max);
   }
+  [[nodiscard]] Result<int> whole_file() override {
+    return whole_file_below(*dev_, start_, ti().len);
+  }
 
  private:
   static TargetFeatures features_of_linear() {

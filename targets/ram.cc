@@ -17,7 +17,7 @@ namespace mapperfs {
 namespace {
 
 // The unit in which memory is given back.
-constexpr std::uint32_t kPageBytes = 4096;
+constexpr std::uint32_t kDiscardGranularityBytes = 4096;
 
 class RamTarget final : public Target {
  public:
@@ -47,11 +47,18 @@ class RamTarget final : public Target {
     return {};
   }
   void io_hints(QueueLimits& limits) const override {
-    limits.discard_granularity = kPageBytes;
+    limits.discard_granularity = kDiscardGranularityBytes;
     limits.discard_zeroes = true;
   }
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override {
     return store_->extent(sector, max);
+  }
+  [[nodiscard]] Result<int> whole_file() override {
+    const int fd = store_->share_memfd();
+    if (fd < 0) {
+      return Status(EOPNOTSUPP, "its memory is no file: there was no descriptor left for one");
+    }
+    return fd;
   }
 
  private:

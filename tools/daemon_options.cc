@@ -78,6 +78,8 @@ Status take_mount_option(const std::string& option, DaemonOptions& options) {
   }
   if (option == "cache") {
     options.cache = true;
+  } else if (option == "passthrough") {
+    options.passthrough = true;
   } else if (key == "tables") {
     options.tables = value;
   } else if (key == "log_level") {
@@ -107,7 +109,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
   app.add_option("-o", lists,
                  "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
-                 "cache, tables=FILE, log_level=LEVEL, and those of mount(8) and libfuse "
+                 "cache, passthrough, tables=FILE, log_level=LEVEL, and those of mount(8) and libfuse "
                  "(allow_other, allow_root, ro, ...)")
       ->option_text("LIST");
   app.add_option("--tables", options.tables,

@@ -17,6 +17,7 @@ struct DaemonOptions {
   std::string transport = "auto";
   std::uint32_t max_write = 1U << 20;
   bool cache = false;
+  bool passthrough = false;
   bool foreground = false;
   std::string tables;  // a file, or empty
   std::string log_level = "info";

@@ -25,6 +25,7 @@ struct NewDevice {
   std::optional<int> minor;
   bool read_only = false;
   bool notable = false;
+  bool passthrough = false;
   std::vector<TableLine> table;
 };
 
@@ -101,6 +102,7 @@ Reply load_table(Client& client, const std::string& name, bool read_only,
 Reply create_bare(Client& client, const NewDevice& device) {
   std::string line = "create";
   if (device.read_only) line += " --readonly";
+  if (device.passthrough) line += " --passthrough";
   if (device.minor) line += fmt::format(" --minor {}", *device.minor);
   if (!device.uuid.empty()) line += " --uuid " + escape_word(device.uuid);
   return client.run(line + " " + escape_word(device.name));
@@ -170,6 +172,7 @@ bool create_one(Session& session, const Args& args) {
   device.major = opt.major;
   device.minor = opt.minor;
   device.read_only = opt.read_only;
+  device.passthrough = opt.passthrough;
   const auto name = session.device_name(args[0]);
   if (!name) return false;
   const auto uuid = session.device_uuid(device.shown_uuid);

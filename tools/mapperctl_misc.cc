@@ -172,6 +172,42 @@ bool verb_mangle(Session& session, const Args& args) {
   return all_good;
 }
 
+bool verb_passthrough(Session& session, const PassthroughOptions& options) {
+  Client* const client = session.client();
+  if (client == nullptr) return false;
+  const auto name = session.device_name(options.name);
+  if (!name) return false;
+  const Reply reply =
+      client->run(fmt::format("passthrough {} {}", escape_word(*name), options.word));
+  return reply.ok() || session.fail(fmt::format("mapperctl: {}", reply.text));
+}
+
+bool verb_served(Session& session, const std::vector<std::string>& names) {
+  Client* const client = session.client();
+  if (client == nullptr) return false;
+  std::vector<std::string> devices;
+  for (const std::string& raw : names) {
+    const auto name = session.device_name(raw);
+    if (!name) return false;
+    devices.push_back(*name);
+  }
+  if (names.empty()) {
+    const auto all = client->list();
+    if (!all.ok()) return session.fail(fmt::format("mapperctl: {}", all.reply.text));
+    for (const Device& device : all.value) devices.push_back(device.name);
+  }
+  for (const std::string& device : devices) {
+    const std::string file = fmt::format("sys/{}/served", device);
+    const Reply reply = client->transport().read_file(file);
+    if (!reply.ok()) {
+      return session.fail(
+          fmt::format("{}: {}", client->transport().path_of(file), std::strerror(reply.err)));
+    }
+    fmt::print(session.out(), "{}: {}", device, reply.text);
+  }
+  return true;
+}
+
 bool verb_log(Session& session) {
   Client* const client = session.client();
   if (client == nullptr) return false;

@@ -105,6 +105,8 @@ class Parser {
         return &opt_.noflush;
       case kNolockfs:
         return &opt_.nolockfs;
+      case kPassthrough:
+        return &opt_.passthrough;
       case kPrecise:
         return &opt_.precise;
       case kRetry:

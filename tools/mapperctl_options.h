@@ -54,6 +54,7 @@ struct Options {
   bool read_only = false;
   bool notable = false;
   bool concise = false;
+  bool passthrough = false;
   bool set_uuid = false;
   std::optional<std::string> table;  // several --table are lines of one table
 

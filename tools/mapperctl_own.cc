@@ -7,7 +7,8 @@
 namespace mapperctl {
 namespace {
 
-constexpr std::array<std::string_view, 5> kOwnVerbs = {"top", "graph", "attach", "detach", "log"};
+constexpr std::array<std::string_view, 7> kOwnVerbs = {"top",         "graph",  "attach", "detach",
+                                                       "passthrough", "served", "log"};
 
 void add_verbs(CLI::App& app, OwnCommand& command) {
   using Verb = OwnCommand::Verb;
@@ -31,6 +32,14 @@ void add_verbs(CLI::App& app, OwnCommand& command) {
       ->check(CLI::IsMember(std::vector<unsigned>{512, 1024, 2048, 4096}));
   CLI::App* const detach = add("detach", "take the loop devices over a device away", Verb::kDetach);
   detach->add_option("NAME", command.attach.name, "the device")->required();
+  CLI::App* const pass = add("passthrough", "whether the kernel is to serve a device's file itself",
+                             Verb::kPassthrough);
+  pass->add_option("NAME", command.passthrough.name, "the device")->required();
+  pass->add_option("on|off", command.passthrough.word, "from the next open on")
+      ->required()
+      ->check(CLI::IsMember({"on", "off"}));
+  CLI::App* const served = add("served", "who serves each device's file", Verb::kServed);
+  served->add_option("NAME", command.served, "devices; all if none is named");
   add("log", "the daemon's last sentences", Verb::kLog);
 }
 
@@ -77,6 +86,10 @@ bool run_own_command(Session& session, const OwnCommand& command) {
       return verb_attach(session, command.attach);
     case OwnCommand::Verb::kDetach:
       return verb_detach(session, command.attach.name);
+    case OwnCommand::Verb::kPassthrough:
+      return verb_passthrough(session, command.passthrough);
+    case OwnCommand::Verb::kServed:
+      return verb_served(session, command.served);
     case OwnCommand::Verb::kLog:
       break;
   }

@@ -1,5 +1,5 @@
 // The verbs that only mapperctl has and that take options of their own: top, graph, attach, detach,
-// log. CLI11 reads these; their options would only make dmsetup's abbreviations ambiguous.
+// passthrough, served, log. CLI11 reads these; their options would only make dmsetup's abbreviations ambiguous.
 #pragma once
 
 #include <optional>
@@ -12,12 +12,14 @@
 namespace mapperctl {
 
 struct OwnCommand {
-  enum class Verb { kTop, kGraph, kAttach, kDetach, kLog };
+  enum class Verb { kTop, kGraph, kAttach, kDetach, kPassthrough, kServed, kLog };
 
   Verb verb = Verb::kLog;
   Options options;  // --mount and --json
   TopOptions top;
   AttachOptions attach;
+  PassthroughOptions passthrough;
+  std::vector<std::string> served;  // devices; none: all
 };
 
 // What came of reading the command line: a command, or an exit status after help or an error.

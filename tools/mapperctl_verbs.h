@@ -85,9 +85,16 @@ struct AttachOptions {
   bool read_only = false;
   unsigned sector_size = 0;  // bytes; 0: the kernel's choice
 };
+struct PassthroughOptions {
+  std::string name;
+  std::string word;  // "on" or "off"
+};
 bool verb_top(Session& session, const TopOptions& options);        // mapperctl_top.cc
 bool verb_graph(Session& session);                                 // mapperctl_graph.cc
 bool verb_attach(Session& session, const AttachOptions& options);  // mapperctl_loop.cc
 bool verb_detach(Session& session, const std::string& name);       // mapperctl_loop.cc
+// mapperctl_misc.cc; no names: every device.
+bool verb_passthrough(Session& session, const PassthroughOptions& options);
+bool verb_served(Session& session, const std::vector<std::string>& names);
 
 }  // namespace mapperctl

@@ -71,6 +71,7 @@ Status run(const DaemonOptions& options, Background& background) {
   mount_options.transport = *transport;
   mount_options.max_write = options.max_write;
   mount_options.cache = options.cache;
+  mount_options.passthrough = options.passthrough;
   mount_options.serving = [&background] { background.ready(); };
   Result<std::unique_ptr<Mount>> mount = Mount::make(engine, std::move(mount_options));
   if (!mount.ok()) {

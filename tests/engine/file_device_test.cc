@@ -444,5 +444,18 @@ TEST_F(FileDeviceOnLoop, EndOfTheDeviceIsAnError) {
   EXPECT_EQ(run(*device_, Op::kWrite, kSectors, 8, data.data()), BlkStatus::kIoError);
 }
 
+TEST(FileDevice, GivesItsWholeFileUnlessSomeBytesAreNotReachable) {
+  const TempDir dir("/dev/shm");
+  const std::unique_ptr<Env> env = make_real_env();
+  const std::string path = dir.make_file("whole", 8192);
+  const auto whole = open_device(*env, path);
+  const Result<int> fd = whole->whole_file();
+  ASSERT_TRUE(fd.ok()) << fd.status().message();
+  EXPECT_EQ(::pwrite(*fd, "abc", 3, 8189), 3);
+  const std::string odd = dir.make_file("odd", 8192 + 100);
+  EXPECT_EQ(open_device(*env, odd)->whole_file().status().message(),
+            odd + " has 8292 bytes, not just 16 sectors");
+}
+
 }  // namespace
 }  // namespace mapperfs

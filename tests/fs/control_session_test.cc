@@ -122,5 +122,46 @@ TEST(ControlSession, RemovesAndCancels) {
   EXPECT_EQ(world.ask("list"), "");
 }
 
+TEST(ControlSession, NotesWhoIsToServeADevice) {
+  World world;
+  world.control_ok("create --passthrough disk\ndisk: 0 64 ram\nplain: 0 8 zero");
+  EXPECT_TRUE(world.notes.wants_passthrough(world.device("disk")->serial()));
+  EXPECT_FALSE(world.notes.wants_passthrough(world.device("plain")->serial()));
+  EXPECT_EQ(backup_text(world.engine, world.notes),
+            "begin\ncreate --passthrough disk\ndisk: 0 64 ram \nplain: 0 8 zero \ncommit\n");
+  world.control_ok("passthrough disk off\npassthrough plain on");
+  world.notes.set_default_passthrough(true);
+  EXPECT_FALSE(world.notes.wants_passthrough(world.device("disk")->serial()));
+  EXPECT_TRUE(world.notes.wants_passthrough(world.device("plain")->serial()));
+  EXPECT_EQ(backup_text(world.engine, world.notes),
+            "begin\ncreate disk\npassthrough disk off\ndisk: 0 64 ram \n"
+            "create --passthrough plain\nplain: 0 8 zero \ncommit\n");
+  EXPECT_EQ(world.control("passthrough disk maybe").status.error(), EINVAL);
+  EXPECT_EQ(world.control("passthrough disk").status.error(), EINVAL);
+  EXPECT_EQ(world.control("passthrough nosuch on").status.error(), ENXIO);
+}
+
+TEST(ControlSession, SaysWhoServesADevice) {
+  World world;
+  const auto served = [&] {
+    return *world.open(FileKind::kServed, "disk", true, false)->read(0, 4096);
+  };
+  world.control_ok("disk: 0 64 ram");
+  EXPECT_EQ(served(), "engine\n");
+  world.control_ok("passthrough disk on");
+  EXPECT_EQ(served(), "engine; passthrough from the next open on\n");
+  const std::shared_ptr<MappedDevice> disk = world.device("disk");
+  ASSERT_TRUE(disk->begin_bypass().ok());
+  EXPECT_EQ(served(), "passthrough\n");
+  EXPECT_EQ(world.control("disk: 0 64 zero").status.error(), EBUSY);
+  EXPECT_NE(world.ask("list").find("\tP\t"), std::string::npos);
+  EXPECT_EQ(world.ask("table --inactive"), "disk: \n");
+  EXPECT_EQ(world.control("suspend disk").status.error(), EBUSY);
+  EXPECT_EQ(world.control("remove --force disk").status.error(), EBUSY);
+  disk->end_bypass();
+  world.notes.update(disk->serial(), [](DeviceNote& note) { note.not_passed = "it rains"; });
+  EXPECT_EQ(served(), "engine; no passthrough: it rains\n");
+}
+
 }  // namespace
 }  // namespace mapperfs

@@ -1,5 +1,6 @@
 // loop, ram: the targets that no kernel has.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -96,6 +97,80 @@ TEST(RamTarget, IsAloneInItsTable) {
     EXPECT_EQ(status.error(), EINVAL) << table;
     EXPECT_NE(status.message().find("must appear alone in table"), std::string::npos) << table;
   }
+}
+
+// Past the engine: what FUSE passthrough needs. ---------------------------------------------------
+
+TEST(RamTarget, SharesItsMemoryAsAFile) {
+  Harness harness;
+  ASSERT_TRUE(harness.set_table("d", "0 64 ram").ok());
+  EXPECT_EQ(harness.write("d", 0, filled(8, 1)), BlkStatus::kOk);
+  const Result<int> file = harness.device("d").begin_bypass();
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  fake::Bytes bytes = filled(8, 2);
+  ASSERT_EQ(::pread(*file, bytes.data(), bytes.size(), 0), 4096);
+  EXPECT_EQ(bytes, filled(8, 1));
+  bytes = filled(8, 3);
+  ASSERT_EQ(::pwrite(*file, bytes.data(), bytes.size(), 4096), 4096);
+  EXPECT_EQ(harness.read("d", 8, 8), filled(8, 3));
+  // Nobody makes the disk larger.
+  EXPECT_EQ(::pwrite(*file, bytes.data(), bytes.size(), 64 * 512), -1);
+  EXPECT_EQ(errno, EPERM);
+  harness.device("d").end_bypass();
+}
+
+TEST(LoopTarget, HasNoWholeFileButWhereItMapsOneWhole) {
+  Harness harness;
+  harness.opener().add_mem("/data/a", 64);
+  const auto why = [&](const char* table) {
+    EXPECT_TRUE(harness.set_table("d", table).ok()) << table;
+    const Result<int> file = harness.device("d").begin_bypass();
+    EXPECT_FALSE(file.ok()) << table;
+    return file.status().message();
+  };
+  EXPECT_EQ(why("0 32 loop /data/a 0\n32 32 loop /data/a 32"), "the table has 2 targets, not one");
+  EXPECT_EQ(why("0 56 loop /data/a 8"),
+            "sectors 8 to 64 are not the whole of /data/a, which has 64");
+  EXPECT_EQ(why("0 56 linear /data/a 0"),
+            "sectors 0 to 56 are not the whole of /data/a, which has 64");
+  EXPECT_EQ(why("0 64 loop /data/a 0"), "/data/a is no file");
+  EXPECT_EQ(why("0 64 zero"), "zero does not map one whole file");
+}
+
+TEST(MappedDevice, KeepsItsTableWhileTheEngineIsBypassed) {
+  Harness harness;
+  MappedDevice& device = harness.device("d");
+  EXPECT_EQ(device.begin_bypass().status().message(), "the device has no table");
+  ASSERT_TRUE(harness.set_table("d", "0 64 ram").ok());
+  ASSERT_TRUE(device.begin_bypass().ok());
+  ASSERT_TRUE(device.begin_bypass().ok());
+  device.end_bypass();
+  EXPECT_TRUE(device.bypassed());
+  EXPECT_EQ(device.suspend({}).error(), EBUSY);
+  EXPECT_EQ(device.wipe_table({}).error(), EBUSY);
+  EXPECT_FALSE(device.info().inactive);
+  EXPECT_TRUE(device.resume({}).ok());  // nothing to do
+  ASSERT_TRUE(device.load(parse_lines("0 64 zero"), DeviceMode::kReadWrite).ok());
+  EXPECT_EQ(device.resume({}).error(), EBUSY);
+  EXPECT_EQ(harness.table("d"), "0 64 ram ");
+  EXPECT_FALSE(device.info().suspended);
+  device.end_bypass();
+  EXPECT_TRUE(device.resume({}).ok());
+  EXPECT_EQ(harness.table("d"), "0 64 zero ");
+}
+
+TEST(MappedDevice, IsNotBypassedWhileSuspendedOrReadOnly) {
+  Harness harness;
+  ASSERT_TRUE(harness.set_table("d", "0 64 ram").ok());
+  MappedDevice& device = harness.device("d");
+  ASSERT_TRUE(device.suspend({}).ok());
+  EXPECT_EQ(device.begin_bypass().status().message(), "the device was suspended");
+  ASSERT_TRUE(device.resume({}).ok());
+  EXPECT_TRUE(device.begin_bypass().ok());
+  device.end_bypass();
+  ASSERT_TRUE(harness.set_table("d", "0 64 ram", DeviceMode::kReadOnly).ok());
+  EXPECT_EQ(device.begin_bypass().status().message(),
+            "the table is read-only, which the kernel would not know");
 }
 
 }  // namespace

@@ -254,6 +254,21 @@ TEST_F(ShowTest, LogIsTheDaemons) {
   EXPECT_EQ(mount_.run({"mapperctl", "log"}).out, "a sentence\n");
 }
 
+TEST_F(ShowTest, ServedSaysWhoServesEachDevice) {
+  mount_.file("sys/d1/served", "passthrough\n");
+  EXPECT_EQ(mount_.run({"mapperctl", "served", "d1"}).out, "d1: passthrough\n");
+  EXPECT_NE(mount_.run({"mapperctl", "served", "nosuch"}).status, 0);
+}
+
+TEST_F(ShowTest, PassthroughIsSwitchedByItsVerb) {
+  mount_.answer("passthrough d1 on", "");
+  mount_.refuse("passthrough d2 off", ENXIO, "no such device");
+  EXPECT_EQ(mount_.run({"mapperctl", "passthrough", "d1", "on"}).status, 0);
+  EXPECT_EQ(mount_.run({"mapperctl", "passthrough", "d2", "off"}).err,
+            "mapperctl: no such device\nCommand failed.\n");
+  EXPECT_NE(mount_.run({"mapperctl", "passthrough", "d1", "perhaps"}).status, 0);
+}
+
 TEST(Show, EmptyMountsHaveNoDevices) {
   for (const char* verb : {"ls", "table", "status", "info", "deps", "mangle"}) {
     FakeMount mount;

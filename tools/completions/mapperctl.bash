@@ -21,13 +21,14 @@ _mapperctl() {
   local verbs='help create remove remove_all suspend resume load clear reload wipe_table rename
     measure message ls info deps stats status table wait mknodes mangle udevcreatecookie
     udevreleasecookie udevflags udevcomplete udevcomplete_all udevcookies target-version targets
-    version setgeometry splitname tree top graph attach detach log
+    version setgeometry splitname tree top graph attach detach
+    passthrough served log
     thin-check thin-dump thin-restore thin-ls thin-delta thin-rmap thin-trim'
   local options='--mount --json --help --version --verbose --force --checks --manglename --readonly
     --noopencount --noflush --nolockfs --inactive --yes --readahead --retry --columns --options
     --sort --select --nameprefixes --noheadings --headings --separator --major --minor --uuid --uid
     --gid --mode --notable --table --concise --deferred --setuuid --target --exec --tree --showkeys
-    --count --interval --rows --unquoted'
+    --count --interval --rows --unquoted --passthrough'
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
       --mount) ((i++)) ;;
@@ -47,7 +48,7 @@ _mapperctl() {
   case $verb in
     attach) options='--direct-io -P --sector-size -r --mount' ;;
     top) options='--once --interval --json --mount' ;;
-    graph | detach | log) options='--mount' ;;
+    graph | detach | passthrough | served | log) options='--mount' ;;
     thin-*)
       options=$(timeout 2 mapperctl "$verb" --help | grep -o -- '--[a-z0-9-]*')
       if [[ $cur != -* ]]; then
