@@ -174,7 +174,9 @@ class RocksStore final : public Store {
     read.fill_cache = false;
     read.readahead_size = std::size_t{256} << 10;
     const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(read));
-    for (it->Seek(slice(prefix)); it->Valid() && it->key().starts_with(slice(prefix)); it->Next()) {
+    // Not Slice::starts_with(): an empty prefix would hand memcmp() a null pointer.
+    for (it->Seek(slice(prefix)); it->Valid() && it->key().ToStringView().starts_with(prefix);
+         it->Next()) {
       if (!fn({it->key().data(), it->key().size()}, {it->value().data(), it->value().size()})) {
         break;
       }

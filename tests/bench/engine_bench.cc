@@ -35,6 +35,11 @@ std::atomic<std::uint64_t> g_allocations{0};
   }
   std::abort();
 }
+// The standard library's sorts ask this way; unless it is ours too, a sanitizer's gives what our
+// delete cannot take.
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return operator new(bytes);
+}
 [[gnu::noinline]] void operator delete(void* at) noexcept { std::free(at); }               // NOLINT
 [[gnu::noinline]] void operator delete(void* at, std::size_t) noexcept { std::free(at); }  // NOLINT
 

@@ -83,9 +83,9 @@ class FakeKernel {
 FakeKernel* FakeKernel::current = nullptr;
 
 // Ends bios as the context says and remembers which it refused.
-class Device final : public AioDevice {
+class AioProbe final : public AioDevice {
  public:
-  explicit Device(int fd = 77) : fd_(fd) {}
+  explicit AioProbe(int fd = 77) : fd_(fd) {}
   void submit(Bio& bio) noexcept override {
     (context != nullptr ? *context : AioContext::current()).submit(bio);
   }
@@ -124,7 +124,7 @@ class AioContextScript : public ::testing::Test {
   }
 
   FakeKernel kernel_;
-  Device device_;
+  AioProbe device_;
   AioContext context_;
   Buffer data_{64};
   std::vector<std::unique_ptr<WaitBio>> bios_;
@@ -327,7 +327,7 @@ TEST(AioContext, RefusesWhereThereIsNoContext) {
   for (const int error : {-EAGAIN, -ENOSYS, -EPERM}) {
     kernel.setup_result = error;
     AioContext context(8, FakeKernel::syscalls());
-    Device device;
+    AioProbe device;
     device.context = &context;
     Buffer data(8);
     EXPECT_FALSE(context.available());
@@ -354,7 +354,7 @@ class AioContextFile : public ::testing::Test {
     if (!fd_) {
       GTEST_SKIP() << dir_.path() << ": the file system has no O_DIRECT";
     }
-    device_ = std::make_unique<Device>(fd_.get());
+    device_ = std::make_unique<AioProbe>(fd_.get());
     if (!AioContext(4).available()) {
       GTEST_SKIP() << "the system gives no aio context";
     }
@@ -390,7 +390,7 @@ class AioContextFile : public ::testing::Test {
 
   TempDir dir_;
   UniqueFd fd_;
-  std::unique_ptr<Device> device_;
+  std::unique_ptr<AioProbe> device_;
   AioContext* reap = nullptr;
 };
 

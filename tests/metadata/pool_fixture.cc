@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "metadata/thin_check.h"
+
 namespace mapperfs::testing {
 
 Pool::Pool(std::uint64_t nr_data_blocks)
@@ -40,6 +42,17 @@ std::unique_ptr<ThinDevice> must_open(ThinMetadata& pool, std::uint32_t id) {
   auto device = pool.open_device(id);
   EXPECT_TRUE(device.ok()) << device.status().message();
   return device.take();
+}
+
+void expect_clean(Pool& pool) {
+  pool.close();
+  ThinCheckOptions options;
+  options.env = pool.env();
+  auto report = check_thin_metadata(Pool::kDir, options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_TRUE(report->clean()) << report->leaked_data_blocks << " data blocks and "
+                               << report->leaked_pages << " pages leaked; "
+                               << (report->messages.empty() ? "" : report->messages.front());
 }
 
 namespace {

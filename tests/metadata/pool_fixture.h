@@ -45,6 +45,9 @@ class Pool {
 std::uint64_t provision(ThinMetadata& pool, ThinDevice& device, std::uint64_t virtual_block);
 std::unique_ptr<ThinDevice> must_open(ThinMetadata& pool, std::uint32_t id);
 
+// Closes the pool; the test fails if the checker finds an error or a leak.
+void expect_clean(Pool& pool);
+
 // Everything that can be seen of a pool.
 struct Picture {
   struct Device {

@@ -13,16 +13,6 @@
 namespace mapperfs::testing {
 namespace {
 
-void expect_clean(Pool& pool) {
-  ThinCheckOptions options;
-  options.env = pool.env();
-  auto report = check_thin_metadata(Pool::kDir, options);
-  ASSERT_TRUE(report.ok()) << report.status().message();
-  EXPECT_TRUE(report->clean()) << report->leaked_data_blocks << " data blocks and "
-                               << report->leaked_pages << " pages leaked; "
-                               << (report->messages.empty() ? "" : report->messages.front());
-}
-
 // What must be there, or may be there too.
 struct Expected {
   Picture committed;
@@ -73,7 +63,6 @@ void cut_once(std::uint64_t seed, std::uint64_t cut_at) {
   ASSERT_TRUE(churn.commit().ok());
   churn.expect_same();
   churn.close_devices();
-  pool.close();
   expect_clean(pool);
 }
 
@@ -143,7 +132,6 @@ void fail_once(std::uint64_t seed, std::uint64_t at, FaultFs::Fault fault) {
   pool.reopen();
   churn.revert(*pool, churn.committed);
   churn.expect_same();
-  pool.close();
   expect_clean(pool);
 }
 

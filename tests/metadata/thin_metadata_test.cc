@@ -11,20 +11,6 @@
 namespace mapperfs::testing {
 namespace {
 
-ThinCheckReport must_check(Pool& pool) {
-  ThinCheckOptions options;
-  options.env = pool.env();
-  auto report = check_thin_metadata(Pool::kDir, options);
-  EXPECT_TRUE(report.ok()) << report.status().message();
-  return *report;
-}
-
-void expect_clean(Pool& pool) {
-  pool.close();
-  const ThinCheckReport report = must_check(pool);
-  EXPECT_TRUE(report.clean()) << (report.messages.empty() ? "leaks" : report.messages.front());
-}
-
 TEST(ThinMetadata, FormatsAnEmptyDirectory) {
   Pool pool(1000);
   const ThinPoolStatus status = pool->status();

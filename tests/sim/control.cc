@@ -14,8 +14,6 @@ namespace {
 constexpr sector_t kMaxVolume = 900;
 constexpr std::size_t kMaxLines = 12;
 
-std::size_t at(int index) { return static_cast<std::size_t>(index); }
-
 }  // namespace
 
 void World::step() {

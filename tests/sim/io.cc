@@ -14,8 +14,6 @@ constexpr std::size_t kMaxIos = 24;  // at once
 constexpr sector_t kMaxIoSectors = 80;
 constexpr int kMaxTries = 200;  // of a read that compares, where devices fail by chance
 
-std::size_t at(int index) { return static_cast<std::size_t>(index); }
-
 }  // namespace
 
 void Io::complete(Bio& ended) noexcept {

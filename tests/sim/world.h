@@ -23,6 +23,8 @@
 
 namespace mapperfs::sim {
 
+inline std::size_t at(int index) { return static_cast<std::size_t>(index); }
+
 // What goes wrong in a run.
 struct Config {
   std::uint64_t seed = 1;
