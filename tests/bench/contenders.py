@@ -1,11 +1,17 @@
 """Contenders of the benchmark: each brings up one thing that fio can read and write, proves that it is what it
 claims to be, and takes it down again."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import time
+
+MIB = 1 << 20
+TICKS = os.sysconf("SC_CLK_TCK")
+# What `transport` of sys/version says for the words that --transport takes.
+TRANSPORT_NAMES = {"dev": "/dev/fuse", "uring": "io_uring"}
 
 
 class Unavailable(Exception):
@@ -28,24 +34,61 @@ def wait_until(what, condition, seconds=10.0):
         time.sleep(0.01)
 
 
-def mounted_as(path, fstype):
-    """True if `path` itself is a mount point of that type: an unmounted folder would measure the disk beneath."""
+def mount_type(path, mountinfo):
+    """The type of what is mounted on `path` itself, or None. A folder without its mount would measure the disk
+    beneath; of several mounts on one place the last counts."""
+    found = None
+    for line in mountinfo.splitlines():
+        left, right = line.split(" - ", 1)
+        if left.split()[4] == path.replace(" ", "\\040"):
+            found = right.split()[0]
+    return found
+
+
+def mounted_as(path, *types):
     with open("/proc/self/mountinfo") as table:
-        for line in table:
-            left, right = line.split(" - ")
-            if left.split()[4] == path and right.split()[0] == fstype:
-                return True
-    return False
+        return mount_type(path, table.read()) in types
+
+
+def facts_of(text):
+    """The `key: value` lines of sys/version."""
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+def check_transport(asked, version_text):
+    """Whatever could not be had, the daemon serves through /dev/fuse: that is to be told, not to be measured."""
+    serves = facts_of(version_text).get("transport", "nothing")
+    if asked != "auto" and not serves.startswith(TRANSPORT_NAMES[asked]):
+        raise Unavailable(f"asked for transport {asked}, serves {serves}")
+
+
+def check_served(passthrough, served_text):
+    """Who serves the device, once it is open."""
+    if (served_text.strip() == "passthrough") != passthrough:
+        raise Unavailable(f"wanted {'passthrough' if passthrough else 'the engine'}, served by: {served_text.strip()}")
+
+
+def cpu_of(stat_text):
+    """User and system seconds in the text of /proc/PID/stat; the command's name may hold anything."""
+    fields = stat_text[stat_text.rindex(")") + 2:].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def children_of(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            return [int(word) for word in children.read().split()]
+    except OSError:
+        return []
 
 
 class Contender:
-    """`start` returns the file for fio. `direct`: whether fio opens it with O_DIRECT."""
+    """`start` returns the file for fio; `stop` takes everything down, however far `start` came."""
 
-    name = ""
-    direct = True
+    fill = False
 
-    def __init__(self):
-        self.process = None
+    def __init__(self, name):
+        self.name, self.process = name, None
 
     def start(self, work):
         raise NotImplementedError
@@ -53,31 +96,61 @@ class Contender:
     def stop(self):
         pass
 
+    def prove(self, path):
+        """With the file open. Raises Unavailable."""
+
+    @contextlib.contextmanager
+    def held_open(self, path):
+        """The file, filled and proven, stays open: what an open settles is settled for fio's as well."""
+        with open(path, "r+b", buffering=0) as held:
+            if self.fill:
+                fill(held, os.stat(path).st_size)
+            self.prove(path)
+            yield
+
+    def cpu_seconds(self):
+        """Of the contender's processes until now; of kernel threads nobody can tell."""
+        if self.process is None:
+            return 0.0
+        total = 0.0
+        for pid in [self.process.pid, *children_of(self.process.pid)]:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+                total += cpu_of(stat.read())
+        return total
+
     def _spawn(self, argv, log):
+        # A session of its own: Ctrl-C on the terminal is for us, who then take it down in order.
         with open(log, "w") as out:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                            start_new_session=True)
 
     def _end_process(self):
         if self.process is None:
             return
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGTERM)
+        for end_it in (lambda: None, self.process.terminate, self.process.kill):
+            end_it()
             try:
                 self.process.wait(timeout=5)
+                break
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                continue
         self.process = None
+
+
+def fill(file, size):
+    """Memory that was never written would be measured while it is allocated."""
+    block = os.urandom(MIB)
+    left = size
+    while left > 0:
+        left -= file.write(block[:left])
 
 
 class File(Contender):
     """The backing file itself."""
 
     def __init__(self, name, path):
-        super().__init__()
-        self.name, self.path = name, path
+        super().__init__(name)
+        self.path = path
 
     def start(self, work):
         return self.path
@@ -85,15 +158,17 @@ class File(Contender):
 
 class KernelLoop(Contender):
     def __init__(self, name, path, direct_io=False):
-        super().__init__()
-        self.name, self.path, self.direct_io, self.device = name, path, direct_io, None
+        super().__init__(name)
+        self.path, self.direct_io, self.device = path, direct_io, None
 
     def start(self, work):
-        argv = ["losetup", "--find", "--show", self.path]
-        if self.direct_io:
-            argv.insert(1, "--direct-io=on")
-        self.device = run(*argv)
+        self.device = run("losetup", "--find", "--show", f"--direct-io={'on' if self.direct_io else 'off'}", self.path)
         return self.device
+
+    def prove(self, path):
+        listed = run("losetup", "--list", "--noheadings", "--output", "BACK-FILE,DIO", path).split()
+        if listed != [self.path, str(int(self.direct_io))]:
+            raise Unavailable(f"{path} is {listed}, not {self.path} with direct I/O {self.direct_io}")
 
     def stop(self):
         if self.device:
@@ -102,80 +177,87 @@ class KernelLoop(Contender):
 
 
 class FuseMount(Contender):
-    """Something that mounts a FUSE file system on a folder of its own."""
+    """Something that mounts a FUSE file system: on a folder of its own, or on a file."""
 
-    fstype = "fuse"
+    types = ("fuse",)
+    mount = None
 
-    def _mount(self, work, argv_for, file_name):
-        self.mount = os.path.join(work, "mnt-" + "".join(c if c.isalnum() else "-" for c in self.name))
-        os.makedirs(self.mount, exist_ok=True)
+    def _mount(self, work, argv_for, on_file=False):
+        self.mount = os.path.join(work, "mnt-" + "".join(ch if ch.isalnum() else "-" for ch in self.name))
+        if on_file:
+            open(self.mount, "w").close()
+        else:
+            os.makedirs(self.mount, exist_ok=True)
         self._spawn(argv_for(self.mount), self.mount + ".log")
-        wait_until(self.name, lambda: self.process.poll() is not None or mounted_as(self.mount, self.fstype))
+        wait_until(self.name, lambda: self.process.poll() is not None or mounted_as(self.mount, *self.types))
         if self.process.poll() is not None:
             with open(self.mount + ".log") as log:
                 raise Unavailable(log.read().strip()[-300:] or "ended at once")
-        return os.path.join(self.mount, file_name)
+
+    def prove(self, path):
+        if not mounted_as(self.mount, *self.types) or self.process.poll() is not None:
+            raise Unavailable(f"{self.mount} is not mounted (any more)")
 
     def stop(self):
-        if getattr(self, "mount", None):
+        if self.mount is not None and mounted_as(self.mount, *self.types):
             run("fusermount3", "-uz", self.mount, check=False)
         self._end_process()
+        self.mount = None
 
 
 class Yardstick(FuseMount):
     def __init__(self, name, binary, size, options):
-        super().__init__()
-        self.name, self.binary, self.size, self.options = name, binary, size, options
+        super().__init__(name)
+        self.binary, self.size, self.options = binary, size, options
 
     def start(self, work):
-        path = self._mount(work, lambda mnt: [self.binary, str(self.size), mnt, *self.options], "mem")
+        if not os.path.exists(self.binary):
+            raise Unavailable(f"{self.binary} is not built")
+        self._mount(work, lambda mnt: [self.binary, str(self.size), mnt, *self.options])
+        path = os.path.join(self.mount, "mem")
         wait_until(self.name, lambda: os.path.exists(path))
         return path
 
 
 class Mapperfs(FuseMount):
-    """mapperfs with one table. `passthrough`: the device must be served by the kernel, and is checked for it."""
+    """mapperfs with one table, whose device `disk` is measured."""
 
-    fstype = "fuse.mapperfs"
+    types = ("fuse.mapperfs",)
 
-    def __init__(self, name, build, transport, table, passthrough=False):
-        super().__init__()
-        self.name, self.build, self.transport, self.table = name, build, transport, table
-        self.passthrough = passthrough
+    def __init__(self, name, build, transport, table, fill=True, passthrough=False):
+        super().__init__(name)
+        self.build, self.transport, self.table = build, transport, table
+        self.fill, self.passthrough = fill, passthrough
 
     def start(self, work):
         daemon = os.path.join(self.build, "tools", "mapperfs")
-        options = f"transport={self.transport}" + (",passthrough" if self.passthrough else "")
-        path = self._mount(work, lambda mnt: [daemon, "-f", mnt, "-o", options], "disk")
-        with open(os.path.join(self.mount, "sys", "version")) as version:
-            facts = dict(line.split(": ", 1) for line in version.read().splitlines() if ": " in line)
-        if self.transport != "auto" and facts.get("transport", "").split()[0] != self.transport:
-            raise Unavailable(f"asked for transport {self.transport}, serves {facts.get('transport')}")
+        if not os.path.exists(daemon):
+            raise Unavailable(f"{daemon} is not built")
+        self._mount(work, lambda mnt: [daemon, "-f", "-o", f"transport={self.transport}", mnt])
         with open(os.path.join(self.mount, "control"), "w") as control:
             control.write(self.table)
-        return path
+        return os.path.join(self.mount, "disk")
+
+    def prove(self, path):
+        super().prove(path)
+        with open(os.path.join(self.mount, "sys", "version")) as version:
+            check_transport(self.transport, version.read())
+        with open(os.path.join(self.mount, "sys", "disk", "served")) as served:
+            check_served(self.passthrough, served.read())
 
 
 class QemuStorageDaemon(FuseMount):
-    name = "qemu-storage-daemon"
-
-    def __init__(self, path):
-        super().__init__()
+    def __init__(self, name, path):
+        super().__init__(name)
         self.path = path
 
     def start(self, work):
         if not shutil.which("qemu-storage-daemon"):
             raise Unavailable("package qemu-system-common is not installed")
-        self.mount = os.path.join(work, "qsd")
-        open(self.mount, "w").close()
-        self._spawn(["qemu-storage-daemon", "--blockdev",
-                     f"driver=file,node-name=f,filename={self.path},cache.direct=off,locking=off",
-                     "--export", f"type=fuse,id=e,node-name=f,mountpoint={self.mount},writable=on,allow-other=off"],
-                    self.mount + ".log")
-        wait_until(self.name, lambda: self.process.poll() is not None or mounted_as(self.mount, "fuse"))
-        if self.process.poll() is not None:
-            with open(self.mount + ".log") as log:
-                raise Unavailable(log.read().strip()[-300:])
+        self._mount(work, lambda mnt: [
+            "qemu-storage-daemon", "--blockdev",
+            f"driver=file,node-name=f,filename={self.path},cache.direct=off,locking=off",
+            "--export", f"type=fuse,id=e,node-name=f,mountpoint={mnt},writable=on,allow-other=off"], on_file=True)
         return self.mount
 
     def stop(self):
@@ -185,22 +267,15 @@ class QemuStorageDaemon(FuseMount):
 
 
 class Nbdfuse(FuseMount):
-    name = "nbdfuse+nbdkit"
+    types = ("fuse.nbdfuse", "fuse")
 
-    def __init__(self, path):
-        super().__init__()
+    def __init__(self, name, path):
+        super().__init__(name)
         self.path = path
 
     def start(self, work):
         if not shutil.which("nbdfuse") or not shutil.which("nbdkit"):
             raise Unavailable("packages libnbd-bin and nbdkit are not installed")
-        self.mount = os.path.join(work, "nbdfuse")
-        open(self.mount, "w").close()
-        self._spawn(["nbdfuse", self.mount, "[", "nbdkit", "-s", "--exit-with-parent", "file", self.path, "]"],
-                    self.mount + ".log")
-        wait_until(self.name, lambda: self.process.poll() is not None or mounted_as(self.mount, "fuse.nbdfuse")
-                   or mounted_as(self.mount, "fuse"))
-        if self.process.poll() is not None:
-            with open(self.mount + ".log") as log:
-                raise Unavailable(log.read().strip()[-300:])
+        self._mount(work, lambda mnt: ["nbdfuse", mnt, "[", "nbdkit", "-s", "--exit-with-parent", "file", self.path,
+                                       "]"], on_file=True)
         return self.mount

@@ -4,6 +4,9 @@ import html
 import json
 import statistics
 
+# A ratio from rounds that differ by more than this, in percent, says little.
+WIDE_SPREAD = 20
+
 
 def median(values):
     return statistics.median(values) if values else float("nan")
@@ -15,67 +18,99 @@ def spread(values):
     return 100 * (max(values) - min(values)) / 2 / middle if values and middle else 0.0
 
 
+def sample_of_fio(text, cpu, counted):
+    """One run's figures out of fio's JSON. `cpu`: seconds of the server, of fio and of the whole machine during the
+    run; `counted`: the part of the run that its I/O counts are of. Raises ValueError where fio failed."""
+    done = json.loads(text[text.index("{"):])["jobs"][0]
+    if done["error"]:
+        raise ValueError(f"fio: error {done['error']}")
+    ways = [done[way] for way in ("read", "write") if done[way]["total_ios"]]
+    ios = sum(way["total_ios"] for way in ways)
+    if not ios:
+        raise ValueError("fio did no I/O")
+    all_ios = ios / counted
+    sample = dict(iops=sum(way["iops"] for way in ways), mib_s=sum(way["bw_bytes"] for way in ways) / (1 << 20),
+                  lat_us=sum(way["total_ios"] * way["clat_ns"]["mean"] for way in ways) / ios / 1000)
+    for who in ("server", "fio", "machine"):
+        sample[who + "_us"] = cpu[who + "_s"] * 1e6 / all_ios
+    return sample
+
+
 class Results:
-    """samples[(job, contender)] is a list of dicts: iops, mib_s, lat_us, cpu_us."""
+    """samples[(job, contender)][round] is a dict: iops, mib_s, lat_us, and CPU time by I/O of the server's processes,
+    of fio (system calls of passthrough and of files included) and of the whole machine: server_us, fio_us, machine_us."""
 
     def __init__(self):
         self.samples = {}
         self.notes = []
 
-    def add(self, job, contender, sample):
-        self.samples.setdefault((job, contender), []).append(sample)
+    def add(self, job, contender, round_nr, sample):
+        self.samples.setdefault((job, contender), {})[round_nr] = sample
+
+    def values(self, job, contender, key="iops"):
+        return [sample[key] for sample in self.samples.get((job, contender), {}).values()]
 
     def figure(self, job, contender, key="iops"):
-        return median([s[key] for s in self.samples.get((job, contender), [])])
+        return median(self.values(job, contender, key))
 
-    def ratio(self, job, a, b):
-        """Median of the ratios within each round: what two contenders did minutes apart is not compared."""
-        pairs = zip(self.samples.get((job, a), []), self.samples.get((job, b), []))
-        return median([x["iops"] / y["iops"] for x, y in pairs if y["iops"]])
+    def ratios(self, job, a, b):
+        """Within each round that has both: what two contenders did minutes apart is not compared."""
+        mine, theirs = self.samples.get((job, a), {}), self.samples.get((job, b), {})
+        return [mine[nr]["iops"] / theirs[nr]["iops"] for nr in mine if nr in theirs and theirs[nr]["iops"]]
 
     def table(self):
-        lines = [f"{'job':<22}{'contender':<34}{'kIOPS':>9}{'±%':>5}{'MiB/s':>9}{'lat µs':>10}{'CPU µs/IO':>11}"]
-        for (job, contender), samples in self.samples.items():
-            lines.append(
-                f"{job:<22}{contender:<34}{self.figure(job, contender) / 1000:>9.1f}"
-                f"{spread([s['iops'] for s in samples]):>5.0f}{self.figure(job, contender, 'mib_s'):>9.0f}"
-                f"{self.figure(job, contender, 'lat_us'):>10.1f}{self.figure(job, contender, 'cpu_us'):>11.2f}")
+        lines = [f"{'job':<17}{'contender':<38}{'kIOPS':>8}{'±%':>4}{'MiB/s':>8}{'lat µs':>9}"
+                 f"{'CPU µs/IO: server':>19}{'fio':>7}{'machine':>9}"]
+        for job, contender in self.samples:
+            def at(key, job=job, contender=contender):
+                return self.figure(job, contender, key)
+            lines.append(f"{job:<17}{contender:<38}{at('iops') / 1000:>8.1f}"
+                         f"{spread(self.values(job, contender)):>4.0f}{at('mib_s'):>8.0f}{at('lat_us'):>9.1f}"
+                         f"{at('server_us'):>19.2f}{at('fio_us'):>7.2f}{at('machine_us'):>9.2f}")
         return "\n".join(lines)
+
+    def reached(self, goals):
+        """(label, at least, median of the ratios or None, their spread)."""
+        for label, job, a, b, least in goals:
+            ratios = self.ratios(job, a, b)
+            yield label, least, median(ratios) if ratios else None, spread(ratios) if ratios else 0.0
 
     def goals(self, goals):
         """goals: (label, job, a, b, at least). One line each, with what was reached."""
-        lines = [f"{'goal':<72}{'at least':>9}{'reached':>9}"]
-        for label, job, a, b, least in goals:
-            if (job, a) not in self.samples or (job, b) not in self.samples:
-                lines.append(f"{label:<72}{least:>9.2f}{'-':>9}  not measured")
+        lines = [f"{'ratio':<84}{'at least':>9}{'reached':>9}{'±%':>4}"]
+        for label, least, reached, width in self.reached(goals):
+            if reached is None:
+                lines.append(f"{label:<84}{least:>9.2f}{'-':>9}    not measured")
                 continue
-            reached = self.ratio(job, a, b)
-            lines.append(f"{label:<72}{least:>9.2f}{reached:>9.2f}{'' if reached >= least else '  missed'}")
+            verdict = "" if reached >= least else "  missed"
+            if width > WIDE_SPREAD:
+                verdict += "  (rounds differ widely)"
+            lines.append(f"{label:<84}{least:>9.2f}{reached:>9.2f}{width:>4.0f}{verdict}")
         return "\n".join(lines)
 
-    def json(self, goals, machine):
+    def json(self, goals, machine, arguments=""):
         return json.dumps({
             "machine": machine,
+            "arguments": arguments,
             "notes": self.notes,
-            "samples": [{"job": j, "contender": c, "rounds": s} for (j, c), s in self.samples.items()],
-            "goals": [{"label": label, "job": job, "a": a, "b": b, "at_least": least,
-                       "reached": self.ratio(job, a, b) if (job, a) in self.samples and
-                       (job, b) in self.samples else None} for label, job, a, b, least in goals],
+            "samples": [{"job": job, "contender": contender, "rounds": rounds}
+                        for (job, contender), rounds in self.samples.items()],
+            "goals": [{"label": label, "at_least": least, "reached": reached, "spread_percent": width}
+                      for label, least, reached, width in self.reached(goals)],
         }, indent=1)
 
     def svg(self):
         """A bar per contender and job, longest of each job full width."""
         rows, y = [], 20
-        jobs = list(dict.fromkeys(job for job, _ in self.samples))
-        for job in jobs:
+        for job in dict.fromkeys(job for job, _ in self.samples):
             rows.append(f'<text x="10" y="{y}" font-weight="bold">{html.escape(job)} (kIOPS)</text>')
             y += 8
-            figures = [(c, self.figure(j, c)) for j, c in self.samples if j == job]
-            most = max(f for _, f in figures) or 1
-            for contender, figure in figures:
+            figures = [(name, self.figure(at, name)) for at, name in self.samples if at == job]
+            most = max(figure for _, figure in figures) or 1
+            for name, figure in figures:
                 rows.append(f'<rect x="260" y="{y}" width="{480 * figure / most:.0f}" height="12" '
-                            f'fill="{"#2b6cb0" if contender.startswith("mapperfs") else "#a0aec0"}"/>'
-                            f'<text x="10" y="{y + 10}">{html.escape(contender)}</text>'
+                            f'fill="{"#2b6cb0" if name.startswith("mapperfs") else "#a0aec0"}"/>'
+                            f'<text x="10" y="{y + 10}">{html.escape(name)}</text>'
                             f'<text x="{266 + 480 * figure / most:.0f}" y="{y + 10}">{figure / 1000:.1f}</text>')
                 y += 16
             y += 22

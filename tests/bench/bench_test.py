@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""The benchmark's own sense: what it compares, what it takes for mounted, that it takes down what it put up. Nothing
+is measured here and no time is looked at."""
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import unittest
+import xml.dom.minidom
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+sys.dont_write_bytecode = True
+import contenders as c  # noqa: E402
+import plan as p  # noqa: E402
+import report  # noqa: E402
+
+
+def load_run():
+    loader = importlib.machinery.SourceFileLoader("bench_run", os.path.join(HERE, "run"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_run", loader))
+    loader.exec_module(module)
+    return module
+
+
+run = load_run()
+
+
+def sample(iops):
+    return dict(iops=iops, mib_s=iops / 256, lat_us=1e6 / iops, server_us=1.0, fio_us=2.0, machine_us=4.0)
+
+
+class Fake(c.Contender):
+    """Notes what is done with it; fails where it is told to."""
+
+    def __init__(self, name, fails_at=None):
+        super().__init__(name)
+        self.fails_at, self.diary = fails_at, []
+
+    def start(self, work):
+        self.diary.append("start")
+        if self.fails_at == "start":
+            raise c.Unavailable("no such thing here")
+        path = os.path.join(work, self.name)
+        with open(path, "wb") as out:
+            out.write(b"x" * 4096)
+        return path
+
+    def prove(self, path):
+        self.diary.append("prove")
+        if self.fails_at == "prove":
+            raise c.Unavailable("is not what it says")
+
+    def stop(self):
+        self.diary.append("stop")
+
+
+class Proof(unittest.TestCase):
+    MOUNTS = ("22 1 254:0 / / rw - ext4 /dev/vda rw\n"
+              "40 22 0:40 / /tmp/b/mnt rw,nosuid shared:7 - fuse.mapperfs mapperfs rw\n"
+              "41 22 0:41 / /tmp/b/my\\040mnt rw - fuse x rw\n"
+              "42 40 0:42 / /tmp/b/twice rw - tmpfs x rw\n"
+              "43 40 0:43 / /tmp/b/twice rw - fuse.mapperfs x rw\n")
+
+    def test_a_mount_is_what_is_mounted_on_the_place_itself(self):
+        self.assertEqual(c.mount_type("/tmp/b/mnt", self.MOUNTS), "fuse.mapperfs")
+        self.assertEqual(c.mount_type("/tmp/b/my mnt", self.MOUNTS), "fuse")
+        self.assertEqual(c.mount_type("/tmp/b/twice", self.MOUNTS), "fuse.mapperfs")
+        self.assertIsNone(c.mount_type("/tmp/b", self.MOUNTS))
+        self.assertIsNone(c.mount_type("/tmp/b/mnt/disk", self.MOUNTS))
+
+    def test_this_machine_has_a_root_and_no_fuse_on_it(self):
+        self.assertFalse(c.mounted_as("/", "fuse.mapperfs"))
+
+    def test_the_transport_that_serves_is_the_one_asked_for(self):
+        dev = "version: 0.1.0\ntransport: /dev/fuse\nmax_write: 1\n"
+        c.check_transport("dev", dev)
+        c.check_transport("auto", dev)
+        c.check_transport("uring", dev.replace("/dev/fuse", "io_uring"))
+        for asked, text in (("uring", dev), ("dev", "version: 1\n")):
+            with self.assertRaises(c.Unavailable):
+                c.check_transport(asked, text)
+
+    def test_who_serves_is_who_was_wanted(self):
+        c.check_served(True, "passthrough\n")
+        c.check_served(False, "engine\n")
+        for wanted, text in ((True, "engine; no passthrough: no root\n"), (False, "passthrough\n")):
+            with self.assertRaises(c.Unavailable):
+                c.check_served(wanted, text)
+
+    def test_cpu_time_survives_odd_names(self):
+        fields = " ".join(["S"] + ["1"] * 10 + ["300", "200"] + ["0"] * 20)
+        self.assertEqual(c.cpu_of(f"7 (a ) b) {fields}"), 500 / c.TICKS)
+
+
+class Plan(unittest.TestCase):
+    def setUp(self):
+        self.entries = p.line_up("/b", "/shm", "/disk", 1 << 31, ["dev", "uring"])
+
+    def test_names_are_the_contenders_own(self):
+        names = [entry.name for entry in self.entries]
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_every_goal_can_be_measured(self):
+        for transports in (["dev"], ["dev", "uring"]):
+            plan = p.choose(p.line_up("/b", "/shm", "/disk", 1 << 31, transports))
+            for label, job, a, b, least in p.goals(transports):
+                names = [racer.name for racer in plan[job]]
+                self.assertIn(a, names, label)
+                self.assertIn(b, names, label)
+                self.assertGreater(least, 0)
+
+    def test_tables_cover_whole_sectors_and_end_inside_their_files(self):
+        for entry in self.entries:
+            for line in getattr(entry.contender, "table", "").splitlines():
+                words = line.split()
+                if words[0] == "create" or words[3] != "loop":
+                    continue
+                self.assertLessEqual(int(words[2]) + int(words[5]), (1 << 31) >> 9, line)
+
+    def test_words_choose(self):
+        plan = p.choose(self.entries, ["sync", "1x16"], ["kernel", "ram, dev"])
+        self.assertEqual(set(plan), {"randrw 4K sync", "randrw 4K 1x16"})
+        self.assertEqual([r.name for r in plan["randrw 4K sync"]], [p.LOOP, p.LOOP + ", --direct-io", "mapperfs ram, dev"])
+        self.assertEqual(p.choose(self.entries, ["no such job"]), {})
+
+    def test_quick_is_under_two_minutes_by_plan(self):
+        args = run.options(["--quick"])
+        plan = p.choose(self.entries, quick=True)
+        self.assertLess(p.expected_seconds(plan, args.rounds, args.seconds), 110)
+
+    def test_fio_is_never_told_parts_of_seconds(self):
+        for word in run.fio_argv("/x", "randrw 4K sync", 1 << 20, 0.7):
+            if "time=" in word:
+                self.assertRegex(word, r"=\d+ms$", "fio takes 0.7 for 0, and 0 for ever")
+
+
+class Report(unittest.TestCase):
+    def test_ratios_are_of_the_same_round(self):
+        results = report.Results()
+        for nr, (a, b) in enumerate([(200, 100), (20, 10), (90, 30)]):
+            results.add("job", "a", nr, sample(a))
+            results.add("job", "b", nr, sample(b))
+        results.add("job", "a", 9, sample(1))  # the other failed in this round
+        self.assertEqual(results.ratios("job", "a", "b"), [2.0, 2.0, 3.0])
+        text = results.goals([("faster", "job", "a", "b", 2.0), ("much", "job", "a", "b", 2.5), ("no", "x", "a", "b", 1)])
+        lines = text.splitlines()
+        self.assertNotIn("missed", lines[1])
+        self.assertIn("missed", lines[2])
+        self.assertIn("rounds differ widely", lines[1])
+        self.assertIn("not measured", lines[3])
+
+    def test_figures_are_medians(self):
+        results = report.Results()
+        for nr, iops in enumerate((1000, 50000, 2000)):
+            results.add("job", "a", nr, sample(iops))
+        self.assertEqual(results.figure("job", "a"), 2000)
+        self.assertIn("2.0", results.table().splitlines()[1])
+
+    def test_json_and_svg_are_well_formed(self):
+        results = report.Results()
+        results.add("job <1>", "mapperfs & co", 1, sample(1000))
+        results.notes.append("left out: \"x\"")
+        read = json.loads(results.json([("g", "job <1>", "mapperfs & co", "b", 1.0)], "a machine"))
+        self.assertEqual(read["samples"][0]["rounds"]["1"]["iops"], 1000)
+        self.assertIsNone(read["goals"][0]["reached"])
+        xml.dom.minidom.parseString(results.svg())
+
+    def test_fio_output_becomes_one_sample(self):
+        way = dict(total_ios=500, iops=1000.0, bw_bytes=1 << 20, clat_ns=dict(mean=2000.0))
+        idle = dict(total_ios=0, iops=0.0, bw_bytes=0, clat_ns=dict(mean=0.0))
+        cpu = dict(server_s=0.001, fio_s=0.002, machine_s=0.004)
+        text = "a warning\n" + json.dumps({"jobs": [dict(error=0, read=way, write=way)]})
+        got = report.sample_of_fio(text, cpu, 0.5)
+        self.assertEqual((got["iops"], got["mib_s"], got["lat_us"], got["server_us"]), (2000.0, 2.0, 2.0, 0.5))
+        for jobs in (dict(error=5, read=way, write=way), dict(error=0, read=idle, write=idle)):
+            with self.assertRaises(ValueError):
+                report.sample_of_fio(json.dumps({"jobs": [jobs]}), cpu, 1.0)
+
+
+class Measure(unittest.TestCase):
+    def setUp(self):
+        self.work = tempfile.TemporaryDirectory()
+        self.addCleanup(self.work.cleanup)
+        self.results, self.said = report.Results(), []
+
+    def measure(self, plan, measure_one, rounds=2):
+        run.measure(plan, rounds, self.work.name, measure_one, self.results, self.said.append)
+
+    def test_contenders_take_turns_and_are_ended_each_time(self):
+        a, b = Fake("a"), Fake("b")
+        seen = []
+        self.measure({"j1": [a, b], "j2": [a]}, lambda racer, path, job: seen.append((job, racer.name)) or sample(1))
+        self.assertEqual(seen, [("j1", "a"), ("j1", "b"), ("j2", "a")] * 2)
+        self.assertEqual(b.diary, ["start", "prove", "stop"] * 2)
+
+    def test_who_fails_is_named_and_left_out(self):
+        for fails_at in ("start", "prove"):
+            bad, good = Fake("bad", fails_at), Fake("good")
+            self.measure({"j": [bad, good]}, lambda *_: sample(1))
+            self.assertEqual(bad.diary.count("start"), 1)
+            self.assertEqual(bad.diary[-1], "stop")
+            self.assertEqual(len(self.results.samples[("j", "good")]), 2)
+        self.assertEqual(len(self.results.notes), 2)
+        self.assertIn("is not what it says", self.results.notes[1])
+
+    def test_ctrl_c_ends_what_runs_and_keeps_what_was_measured(self):
+        a, b = Fake("a"), Fake("b")
+
+        def measure_one(racer, path, job):
+            if racer is b:
+                raise KeyboardInterrupt
+            return sample(1)
+
+        with self.assertRaises(KeyboardInterrupt):
+            self.measure({"j": [a, b]}, measure_one)
+        self.assertEqual(b.diary, ["start", "prove", "stop"])
+        self.assertIn(("j", "a"), self.results.samples)
+
+    def test_memory_is_filled_before_it_is_measured(self):
+        a = Fake("a")
+        a.fill = True
+        seen = []
+        self.measure({"j": [a]}, lambda racer, path, job: seen.append(pathlib.Path(path).read_bytes()) or sample(1),
+                     1)
+        self.assertEqual(len(seen[0]), 4096)
+        self.assertNotEqual(seen[0], b"x" * 4096)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,137 @@
+"""What the benchmark compares: jobs, contenders, which of them meet, and what the project wants of them. Starts
+nothing, so that tests can look at it."""
+
+import os
+
+import contenders as c
+
+# name: fio options. The first two are the jobs of the dm-loop posting of January 2018.
+JOBS = {
+    "randrw 4K 99x12": dict(rw="randrw", bs="4k", ioengine="libaio", numjobs=99, iodepth=12),
+    "randrw 32K 99x12": dict(rw="randrw", bs="32k", ioengine="libaio", numjobs=99, iodepth=12),
+    "randrw 4K 8x12": dict(rw="randrw", bs="4k", ioengine="libaio", numjobs=8, iodepth=12),
+    "randrw 4K 2x16": dict(rw="randrw", bs="4k", ioengine="libaio", numjobs=2, iodepth=16),
+    "randrw 4K 1x16": dict(rw="randrw", bs="4k", ioengine="libaio", numjobs=1, iodepth=16),
+    "randrw 4K sync": dict(rw="randrw", bs="4k", ioengine="psync", numjobs=1, iodepth=1),
+    "rw 128K 1x8": dict(rw="rw", bs="128k", ioengine="libaio", numjobs=1, iodepth=8),
+    "rw 1M 1x4": dict(rw="rw", bs="1m", ioengine="libaio", numjobs=1, iodepth=4),
+}
+EVERY_JOB = tuple(JOBS)
+DISK_JOBS = ("randrw 4K 8x12", "randrw 4K 1x16", "rw 128K 1x8")
+STACK_JOBS = ("randrw 4K 8x12", "randrw 4K 2x16", "randrw 4K sync")
+SLOW_JOBS = ("randrw 4K 2x16",)
+QUICK_JOBS = ("randrw 4K 99x12", "randrw 4K 2x16", "randrw 4K sync")
+# What --quick leaves out, each the second of its kind.
+NOT_QUICK = ("--direct-io", "striped", "offset", "delay")
+# What a run costs beside its measured time: start, filling, fio's threads, the end.
+OVERHEAD_SECONDS = 1.2
+
+TMPFS, LOOP = "tmpfs file", "kernel loop on tmpfs"
+DISK = "disk file"
+RAM_PASS, LOOP_PASS = "mapperfs ram, passthrough", "mapperfs loop on tmpfs, passthrough"
+QSD = "qemu-storage-daemon"
+
+
+class Entry:
+    """A contender and the jobs it runs."""
+
+    def __init__(self, contender, jobs=EVERY_JOB):
+        self.contender, self.jobs = contender, jobs
+
+    @property
+    def name(self):
+        return self.contender.name
+
+
+def line_up(build, shm, disk, size, transports):
+    """Every contender. `transports`: those that can be had, the fastest last."""
+    mem, on_disk = os.path.join(shm, "backing"), os.path.join(disk, "backing")
+    sectors = size >> 9
+    yardstick = os.path.join(build, "tests", "bench", "yardstick")
+    ram = f"disk: 0 {sectors} ram\n"
+
+    def mapperfs(what, transport, table, jobs=EVERY_JOB, fill=True):
+        return Entry(c.Mapperfs(f"mapperfs {what}, {transport}", build, transport, table, fill=fill), jobs)
+
+    def passthrough(name, table, fill):
+        return Entry(c.Mapperfs(name, build, "auto", "create --passthrough disk\n" + table, fill=fill,
+                                passthrough=True))
+
+    entries = [
+        Entry(c.File(TMPFS, mem)),
+        Entry(c.KernelLoop(LOOP, mem)),
+        Entry(c.KernelLoop(LOOP + ", --direct-io", mem, True)),
+        passthrough(RAM_PASS, ram, True),
+        passthrough(LOOP_PASS, f"disk: 0 {sectors} loop {mem} 0\n", False),
+    ]
+    for transport in transports:
+        options = ["-o", "io_uring"] if transport == "uring" else []
+        entries += [
+            Entry(c.Yardstick(f"yardstick, {transport}", yardstick, size, options)),
+            mapperfs("ram", transport, ram),
+            mapperfs("loop on tmpfs", transport, f"disk: 0 {sectors - 8} loop {mem} 8\n", fill=False),
+        ]
+    fast = transports[-1]
+    half = size // 2 >> 9
+    under = "".join([f"l0: 0 {sectors} ram\n"] + [f"l{i}: 0 {sectors} linear l{i - 1} 0\n" for i in range(1, 8)])
+    entries += [
+        mapperfs("1 linear", fast, f"l0: 0 {sectors} ram\ndisk: 0 {sectors} linear l0 0\n", STACK_JOBS),
+        mapperfs("8 linears", fast, under + f"disk: 0 {sectors} linear l7 0\n", STACK_JOBS),
+        mapperfs("linear at an offset", fast, f"low: 0 {sectors} ram\ndisk: 0 {sectors - 8} linear low 8\n",
+                 STACK_JOBS),
+        mapperfs("striped 2", fast,
+                 f"a: 0 {half} ram\nb: 0 {half} ram\ndisk: 0 {2 * half} striped 2 128 a 0 b 0\n", STACK_JOBS),
+        mapperfs("delay 0", fast, f"l0: 0 {sectors} ram\ndisk: 0 {sectors} delay l0 0 0\n", STACK_JOBS),
+        Entry(c.File(DISK, on_disk), DISK_JOBS),
+        Entry(c.KernelLoop("kernel loop on disk", on_disk), DISK_JOBS),
+        Entry(c.KernelLoop("kernel loop on disk, --direct-io", on_disk, True), DISK_JOBS),
+    ]
+    for transport in transports:
+        entries.append(mapperfs("loop on disk", transport, f"disk: 0 {sectors - 8} loop {on_disk} 8\n", DISK_JOBS,
+                                fill=False))
+    return entries + [Entry(c.QemuStorageDaemon(QSD, mem), SLOW_JOBS), Entry(c.Nbdfuse("nbdfuse+nbdkit", mem), SLOW_JOBS)]
+
+
+def choose(entries, jobs=(), only=(), quick=False):
+    """{job: [contender]}: those whose names have one of the words; no words, all."""
+    plan = {}
+    for job in QUICK_JOBS if quick else EVERY_JOB:
+        if jobs and not any(word in job for word in jobs):
+            continue
+        racers = [e.contender for e in entries
+                  if job in e.jobs and (not only or any(word in e.name for word in only)) and
+                  not (quick and any(word in e.name for word in NOT_QUICK))]
+        if racers:
+            plan[job] = racers
+    return plan
+
+
+def expected_seconds(plan, rounds, seconds):
+    """About what a plan takes."""
+    return rounds * sum(len(racers) for racers in plan.values()) * (seconds + OVERHEAD_SECONDS)
+
+
+def goals(transports):
+    """(label, job, contender, against, at least): see docs/performance.md."""
+    found = []
+
+    def want(job, a, b, least):
+        found.append((f"{job}: {a} / {b}", job, a, b, least))
+
+    for size, least in (("4K", 2.5), ("32K", 2.2)):
+        for name in (RAM_PASS, LOOP_PASS):
+            want(f"randrw {size} 99x12", name, LOOP, least)
+            want(f"randrw {size} 99x12", name, TMPFS, 0.9)
+    fast = transports[-1]
+    for job in ("randrw 4K 8x12", "randrw 4K 2x16"):
+        want(job, f"mapperfs ram, {fast}", f"yardstick, {fast}", 0.92)
+        want(job, f"mapperfs ram, {fast}", LOOP, 1.0)
+        want(job, f"mapperfs 8 linears, {fast}", f"mapperfs 1 linear, {fast}", 0.93)
+    want("randrw 4K sync", f"mapperfs ram, {fast}", f"yardstick, {fast}", 0.95)
+    for job in ("randrw 4K 1x16", "randrw 4K 8x12"):
+        for transport in transports:
+            want(job, f"mapperfs loop on disk, {transport}", DISK, 0.9)
+    for transport in transports:
+        want("randrw 4K 2x16", f"mapperfs loop on tmpfs, {transport}", QSD, 4.0)
+    want("randrw 4K 2x16", "mapperfs ram, dev", LOOP, 0.8)
+    return found
