@@ -381,7 +381,6 @@ void DataMap::seal(StoreBatch& batch) {
     holds.freed_before = holds.freed_now;
     holds.freed_now = {};
   }
-  cursor_ = 0;
   changed_ = false;
 }
 

@@ -116,7 +116,7 @@ class DataMap {
   std::vector<std::uint16_t> free_;  // counts of 0, by page
   std::vector<bool> summary_dirty_;  // by summary record
   std::unordered_map<std::uint64_t, Holds> holds_;
-  std::uint64_t cursor_ = 0;  // the block after the last allocation in this transaction
+  std::uint64_t cursor_ = 0;  // the block after the last allocation
 
   // Written under mutex_.
   std::atomic<std::uint64_t> nr_blocks_{0};

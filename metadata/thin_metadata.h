@@ -216,9 +216,9 @@ class ThinMetadata {
   virtual Result<std::unique_ptr<ThinDevice>> open_held(std::uint32_t id) = 0;
 
   // --- data blocks ---
-  // The first free block after the last one given out in this transaction, wrapping. It is the
-  // caller's until insert() or cancel_allocation(); a crash in between leaks nothing. ENOSPC: none
-  // is free now (reclaim() and commit() may free some). May block.
+  // The first free block after the last one given out, wrapping; at first, and after an abort(),
+  // the lowest. It is the caller's until insert() or cancel_allocation(); a crash in between leaks
+  // nothing. ENOSPC: none is free now (reclaim() and commit() may free some). May block.
   virtual Result<std::uint64_t> allocate_data_block() = 0;
   virtual void cancel_allocation(std::uint64_t data_block) = 0;
   // Gives back what remove() handed out; free after the next commit at the earliest.

@@ -134,6 +134,20 @@ TEST(ThinMetadata, AllocatesInOrderAndDoesNotReuseBeforeTheCommit) {
   EXPECT_EQ(*pool->allocate_data_block(), 1U);
 }
 
+// As the kernel's space map: what is freed is used again only after all that was never used.
+TEST(ThinMetadata, AllocationGoesOnBehindACommit) {
+  Pool pool(4);
+  ASSERT_TRUE(pool->create_thin(0).ok());
+  auto device = must_open(*pool, 0);
+  EXPECT_EQ(provision(*pool, *device, 10), 0U);
+  EXPECT_EQ(provision(*pool, *device, 11), 1U);
+  ASSERT_TRUE(device->remove(10, 11, nullptr).ok());
+  ASSERT_TRUE(pool->commit().ok());
+  EXPECT_EQ(provision(*pool, *device, 12), 2U);
+  EXPECT_EQ(provision(*pool, *device, 13), 3U);
+  EXPECT_EQ(provision(*pool, *device, 14), 0U);
+}
+
 TEST(ThinMetadata, TakesBackWhatWasAllocatedAndNotInserted) {
   Pool pool(2);
   ASSERT_TRUE(pool->create_thin(0).ok());
