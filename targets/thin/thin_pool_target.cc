@@ -232,7 +232,11 @@ class ThinPoolTarget final : public Target {
       return;
     }
     const std::filesystem::path parent = std::filesystem::absolute(path, error).parent_path();
-    if (key.read_only || !std::filesystem::is_directory(parent, error)) {
+    if (key.read_only) {
+      args.fail(
+          EPERM, "Error creating metadata object",
+          fmt::format("{} does not exist, and read_only forbids to make it", key.metadata_dir));
+    } else if (!std::filesystem::is_directory(parent, error)) {
       args.fail(ENOENT, kText, fmt::format("{} does not exist", key.metadata_dir));
     }
   }

@@ -41,8 +41,7 @@ TEST_F(ThinPoolTarget, RefusesBadTablesAsTheKernelDoes) {
                  "Invalid number of pool feature arguments");
   expect_refused(line(meta + " nosuch 128 0"), ENOENT, "Error getting data device");
   expect_refused(line(meta + "/a/b data 128 0"), ENOENT, "Error opening metadata block device");
-  expect_refused(line(meta + " data 128 0 1 read_only"), ENOENT,
-                 "Error opening metadata block device");
+  expect_refused(line(meta + " data 128 0 1 read_only"), EPERM, "Error creating metadata object");
   expect_refused("0 2097152 thin-pool " + meta + " data 128 0", EINVAL, "too small for target");
   EXPECT_EQ(harness_.opener().open_count(), 0);
 }
