@@ -31,7 +31,7 @@ run = load_run()
 
 
 def sample(iops):
-    return dict(iops=iops, mib_s=iops / 256, lat_us=1e6 / iops, server_us=1.0, fio_us=2.0, machine_us=4.0)
+    return dict(iops=iops, mib_s=iops / 256, lat_us=1e6 / iops, server_us=1.0, fio_us=2.0, cpu_us=3.0, machine_us=4.0)
 
 
 class Fake(c.Contender):
@@ -176,7 +176,7 @@ class Report(unittest.TestCase):
         cpu = dict(server_s=0.001, fio_s=0.002, machine_s=0.004)
         text = "a warning\n" + json.dumps({"jobs": [dict(error=0, read=way, write=way)]})
         got = report.sample_of_fio(text, cpu, 0.5)
-        self.assertEqual((got["iops"], got["mib_s"], got["lat_us"], got["server_us"]), (2000.0, 2.0, 2.0, 0.5))
+        self.assertEqual((got["iops"], got["mib_s"], got["lat_us"], got["cpu_us"]), (2000.0, 2.0, 2.0, 1.5))
         for jobs in (dict(error=5, read=way, write=way), dict(error=0, read=idle, write=idle)):
             with self.assertRaises(ValueError):
                 report.sample_of_fio(json.dumps({"jobs": [jobs]}), cpu, 1.0)
