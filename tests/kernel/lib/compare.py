@@ -5,6 +5,7 @@ Only the naming of devices is made equal beforehand, as each side has numbers an
   kernel 98:16, (98, 16), /dev/ubdb, ubdb     mapperfs /path/disk1     ->  @disk1@
   kernel 254:2, (254, 2)                      mapperfs 253:2 or NAME   ->  NAME (else @dm:2@)
   kernel /dev/mapper                          mapperfs the mount       ->  @mnt@
+  kernel 98:64, /dev/ubde                     mapperfs /path/meta      ->  @meta@
 
 One more line is expected of mapperfs: on a failure that the kernel explains only in its log,
 mapperctl prints a sentence that begins with `mapperctl: `. It must be there, and is left out.
@@ -28,6 +29,8 @@ class Facts:
     mnt: str
     disks: list
     numbers: list = field(default_factory=list)
+    meta: str = ""
+    meta_number: str = ""
 
     @property
     def is_kernel(self):
@@ -36,6 +39,11 @@ class Facts:
 
 def canonical(text, facts, names):
     """`text` with every device called by its common name; `names` maps dm minors to names."""
+    if facts.meta:
+        text = text.replace(facts.meta, "@meta@")
+    if facts.meta_number:
+        either = facts.meta_number.replace(":", "(?::|, )")
+        text = re.sub(rf"(?<![\w.+]){either}(?!\d)", "@meta@", text)
     for index, disk in enumerate(facts.disks):
         text = text.replace(disk, f"@disk{index}@")
         name = re.escape(disk.rsplit("/", 1)[-1])
@@ -131,7 +139,8 @@ def compare_part(script, part, kernel, ours):
                              [*(f"kernel log: {line}" for line in k["log"]),
                               *(f"mapperfs: {line}" for line in o["err"].splitlines()
                                 if _SENTENCE.match(line))])
-    ends = [[f"left|{side['left']}", *(f"disk{i}|{s}" for i, s in enumerate(side["disks"]))]
+    ends = [[f"left|{side['left']}", *(f"disk{i}|{s}" for i, s in enumerate(side["disks"])),
+             *(f"metadata|{line}" for line in side.get("metadata", []))]
             for side in (kernel, ours)]
     if found := hunk(*ends):
         yield Difference(script, part, "(at the end)", found, f"scripts/{script}.txt")

@@ -94,12 +94,13 @@ class Modules:
 class KernelSide:
     """The kernel's device mapper as steps.run_part() wants it."""
 
-    def __init__(self, disks, major):
-        self.disks = disks
+    def __init__(self, disks, meta, major):
+        self.disks, self.meta = disks, meta
         with pat.Device(disks[0], writable=False) as device:
             self.disk_bytes = device.sectors() * pat.SECTOR
         self.facts = {"major": major, "mnt": "/dev/mapper", "disks": disks,
-                      "numbers": [_numbers_of(disk) for disk in disks]}
+                      "numbers": [_numbers_of(disk) for disk in disks],
+                      "meta": meta, "meta_number": _numbers_of(meta)}
         self.sum_of_zeroes = pat.hashlib.sha256(bytes(self.disk_bytes)).hexdigest()
         self.sums = [self.sum_of_zeroes] * len(disks)  # the files are fresh at the boot
         self.kmsg = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
@@ -107,7 +108,7 @@ class KernelSide:
         self.env = {
             "PATH": f"{FAST_BIN}:{PATH}", "LD_LIBRARY_PATH": str(FAST_LIB), "LC_ALL": "C",
             "DM_DISABLE_UDEV": "1", "mnt": "/dev/mapper", "major": str(major), "HOME": "/run",
-            **{f"disk{i}": disk for i, disk in enumerate(disks)}}
+            "meta": meta, **{f"disk{i}": disk for i, disk in enumerate(disks)}}
 
     @staticmethod
     def names():
@@ -155,6 +156,27 @@ class KernelSide:
                 with pat.Device(disk, writable=True) as device:
                     device.write(0, bytes(self.disk_bytes))
 
+    def wipe_metadata(self):
+        with pat.Device(self.meta, writable=True) as device:
+            device.write(0, bytes(device.sectors() * pat.SECTOR))
+
+    def metadata(self, folder):
+        """What thin_dump says of the metadata, line by line; also put into `folder` if one is given."""
+        dump = self._tool("thin_dump", self.meta)
+        if folder:
+            (folder / "meta.xml").write_text(dump)
+        return dump.splitlines()
+
+    def load_metadata(self, folder):
+        self.wipe_metadata()
+        if (folder / "meta.xml").read_text():
+            self._tool("thin_restore", "-q", "-i", str(folder / "meta.xml"), "-o", self.meta)
+
+    def _tool(self, *command):
+        ran = subprocess.run(command, env=self.env, timeout=20, check=False, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return ran.stdout if ran.returncode == 0 else ""
+
     def save(self, folder):
         """Returns the sum of each disk, after copying it to `folder`/diskN where one is given."""
         if folder:
@@ -182,7 +204,7 @@ def work(job):
     modules = Modules()
     for name in job["modules"]:
         modules.load(name)
-    side = KernelSide(job["disks"], _dm_major())
+    side = KernelSide(job["disks"], job["meta"], _dm_major())
     for name, text in job["scripts"].items():
         script = scripts.parse(name, text)
         for module in script.modules:
@@ -198,23 +220,33 @@ def run_script(side, script, images):
     """All parts of `script` one after another, and again over the other side's images."""
     transcript = {}
     side.wipe()
+    if script.has_metadata:
+        side.wipe_metadata()
     folder = images / script.name
     before = None
     for part, part_steps in script.parts.items():
         transcript[part] = run_part(side, script, part, part_steps,
                                     folder / f"kernel-{part}" if script.travels else None)
         if before and (folder / f"mapperfs-{before}").is_dir():
-            side.load(folder / f"mapperfs-{before}")
+            _load(side, script, folder / f"mapperfs-{before}")
             transcript[f"{part} over mapperfs"] = run_part(side, script, part, part_steps, None)
-            side.load(folder / f"kernel-{part}")
+            _load(side, script, folder / f"kernel-{part}")
         before = part
     return transcript
+
+
+def _load(side, script, folder):
+    side.load(folder)
+    if script.has_metadata:
+        side.load_metadata(folder)
 
 
 def run_part(side, script, part, part_steps, save_to):
     records = steps.run_part(side, part_steps, f"/run/steps/{script.name}/{part}")
     left = side.clear()
-    return {"steps": records, "left": left, "disks": side.save(save_to), "facts": side.facts}
+    disks = side.save(save_to)
+    return {"steps": records, "left": left, "disks": disks, "facts": side.facts,
+            "metadata": side.metadata(save_to) if script.has_metadata else []}
 
 
 def _numbers_of(path):

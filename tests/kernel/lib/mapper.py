@@ -18,6 +18,16 @@ import steps
 
 SCRIPT_LIMIT_S = 90
 START_LIMIT_S = 10
+THIN_TOOLS = ("thin_check", "thin_dump", "thin_restore", "thin_ls", "thin_delta", "thin_rmap")
+# A mapped device is a file here, which is discarded by punching a hole.
+BLKDISCARD = """#!/bin/sh
+offset=0 length=
+while getopts o:l: option; do
+  case $option in o) offset=$OPTARG ;; l) length=$OPTARG ;; *) exit 1 ;; esac
+done
+shift $((OPTIND - 1))
+exec fallocate -p -o "$offset" -l "${length:-$(($(stat -L -c %s "$1") - offset))}" "$1"
+"""
 
 
 class Tools:
@@ -44,6 +54,7 @@ class Mount:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mapperfs-kernel-"))
         self.mnt = self.folder / "mnt"
         self.disks = [self.folder / f"disk{i}" for i in range(disks)]
+        self.meta = self.folder / "meta"
         self.disk_bytes = disk_bytes
         self.logged = ""
         self.killed = False
@@ -58,7 +69,14 @@ class Mount:
         # Not a plain link: under the name dmsetup, mapperctl would leave its own sentences out.
         (programs / "mapperctl").symlink_to(self.tools.mapperctl)
         (programs / "dmsetup").write_text('#!/bin/sh\nexec mapperctl "$@"\n')
-        (programs / "dmsetup").chmod(0o755)
+        (programs / "blkdiscard").write_text(BLKDISCARD)
+        for tool in THIN_TOOLS:
+            (programs / tool).write_text(f'#!/bin/sh\nexec mapperctl {tool.replace("_", "-")} "$@"\n')
+        # Theirs writes over the metadata there are.
+        (programs / "thin_restore").write_text('#!/bin/sh\ncase "$*" in *"-o $meta") rm -rf "$meta" ;; esac\n'
+                                               'exec mapperctl thin-restore "$@"\n')
+        for program in ("dmsetup", "blkdiscard", *THIN_TOOLS):
+            (programs / program).chmod(0o755)
         self.output = open(self.folder / "daemon.log", "wb")
         self.daemon = subprocess.Popen([self.tools.mapperfs, "--foreground", self.mnt],
                                        stdin=subprocess.DEVNULL, stdout=self.output,
@@ -76,7 +94,7 @@ class Mount:
         self.env = {
             "PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C", "HOME": str(self.folder), "MAPPERFS_MOUNT": str(self.mnt),
-            "mnt": str(self.mnt), "major": str(self.major()),
+            "mnt": str(self.mnt), "major": str(self.major()), "meta": str(self.meta),
             **{f"disk{i}": str(disk) for i, disk in enumerate(self.disks)}}
         return self
 
@@ -169,6 +187,21 @@ class Mount:
         for index, disk in enumerate(self.disks):
             shutil.copyfile(folder / f"disk{index}", disk)
 
+    def metadata(self, folder):
+        """What thin-dump says of $meta, line by line; also put into `folder` if one is given."""
+        ran = subprocess.run([self.tools.mapperctl, "thin-dump", self.meta], timeout=20, check=False,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        dump = ran.stdout if ran.returncode == 0 else ""
+        if folder:
+            (folder / "meta.xml").write_text(dump)
+        return dump.splitlines()
+
+    def load_metadata(self, folder):
+        shutil.rmtree(self.meta, ignore_errors=True)
+        if (folder / "meta.xml").read_text():
+            subprocess.run([self.tools.mapperctl, "thin-restore", "-q", "-i", folder / "meta.xml",
+                            "-o", self.meta], timeout=20, check=False)
+
 
 def _unescaped(word):
     out, quoted = [], False
@@ -185,8 +218,10 @@ def run_part(mount, script, part, save_to):
     records = steps.run_part(mount, script.parts[part], mount.folder / "steps" / part.replace(" ", "-"))
     left = mount.clear()
     facts = {"major": int(mount.env["major"]), "mnt": str(mount.mnt),
-             "disks": list(map(str, mount.disks))}
-    return {"steps": records, "left": left, "disks": mount.save(save_to), "facts": facts}
+             "disks": list(map(str, mount.disks)), "meta": str(mount.meta)}
+    disks = mount.save(save_to)
+    return {"steps": records, "left": left, "disks": disks, "facts": facts,
+            "metadata": mount.metadata(save_to) if script.has_metadata else []}
 
 
 def run_script(tools, script, images, disks, disk_bytes):
@@ -206,6 +241,8 @@ def run_over_kernel(tools, script, images, disks, disk_bytes):
         for part in script.parts:
             if before:
                 mount.load(images / script.name / f"kernel-{before}")
+                if script.has_metadata:
+                    mount.load_metadata(images / script.name / f"kernel-{before}")
                 transcript[f"{part} over kernel"] = run_part(mount, script, part, None)
             before = part
     return transcript

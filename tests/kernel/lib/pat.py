@@ -11,18 +11,25 @@ have page caches of their own, which must not answer for each other.
   pat zero DEV START COUNT                 zeroes
   pat fill DEV START COUNT BYTE            one byte value
   pat map DEV SEED COUNT                   runs of `sector+count <- seed sector` (z zero, - unknown)
+  pat discard DEV START COUNT              discarded, or punched out of a file
   pat bytes DEV START COUNT                the raw bytes of a byte range, in hex
   pat sha DEV [START COUNT]                sha256 of sectors, default all of the device
 """
 
 import contextlib
+import ctypes
+import fcntl
 import functools
 import hashlib
 import mmap
 import os
+import stat
+import struct
 import sys
 
 SECTOR = 512
+BLKDISCARD = 0x1277
+PUNCH_HOLE_KEEP_SIZE = 3
 PIECE = 512  # sectors of one I/O: 256 KiB
 
 
@@ -168,6 +175,21 @@ def _bytes(path, start, count, out):
     return 0
 
 
+def _discard(path, start, count):
+    fd = os.open(path, os.O_RDWR)
+    try:
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            fcntl.ioctl(fd, BLKDISCARD, struct.pack("=QQ", start * SECTOR, count * SECTOR))
+            return 0
+        libc = ctypes.CDLL(None, use_errno=True)
+        offset, length = ctypes.c_int64(start * SECTOR), ctypes.c_int64(count * SECTOR)
+        if libc.fallocate(fd, PUNCH_HOLE_KEEP_SIZE, offset, length) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return 0
+    finally:
+        os.close(fd)
+
+
 def sha(path, start=0, count=None):
     """sha256 of COUNT sectors of PATH, as hex."""
     with Device(path, writable=False) as device:
@@ -196,6 +218,8 @@ def _run(verb, args, out):
         return 0
     if verb == "bytes":
         return _bytes(path, int(numbers[0]), int(numbers[1]), out)
+    if verb == "discard":
+        return _discard(path, int(numbers[0]), int(numbers[1]))
     if verb == "zero":
         return _store(path, int(numbers[0]), bytes(SECTOR * int(numbers[1])))
     if verb == "fill":

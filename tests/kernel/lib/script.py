@@ -38,6 +38,11 @@ class Script:
         """True where disk images are to be handed from one side to the other between parts."""
         return len(self.parts) > 1
 
+    @property
+    def has_metadata(self):
+        """True where a thin pool's metadata is part of the script, and travels with its disks."""
+        return any("$meta" in step.text for part in self.parts.values() for step in part)
+
 
 def _directive(script, line, timeout_s):
     words = line.split()

@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 DISKS = 4
 DISK_BYTES = 4 << 20
+META_BYTES = 4 << 20  # of the disk that $meta names: the metadata of a thin pool
 # What the core and the targets of the first hour need; a script asks for more with @module.
 MODULES = ["dm-mod", "dm-zero", "dm-delay", "dm-flakey", "dm-dust", "dm-switch", "dm-unstripe"]
 
@@ -28,6 +29,8 @@ def missing():
         found.append("user-mode-linux")
     if not _dmsetup():
         found.append("dmsetup")
+    if not shutil.which("thin_dump", path=SYSTEM_PATH):
+        found.append("thin-provisioning-tools")
     return found
 
 
@@ -38,7 +41,7 @@ def _dmsetup():
 def _programs():
     """What the steps run most, and the libraries of that, for the machine to hold in memory."""
     names = ["dmsetup", "sh", "dd", "cat", "sleep", "timeout", "head", "cut", "grep", "sort", "od",
-             "sha256sum"]
+             "sha256sum", "sed", "thin_dump", "thin_restore", "thin_check"]
     programs = [p for p in (shutil.which(n, path=SYSTEM_PATH) for n in names) if p]
     libraries = set()
     for program in programs:
@@ -50,8 +53,8 @@ def _programs():
 def version():
     """What the kernel's answers depend on: the machine's kernel and the tool's version."""
     uml = sorted(os.listdir("/usr/lib/uml/modules"))
-    tool = pathlib.Path(_dmsetup()).stat()
-    return f"{uml} {tool.st_size} {int(tool.st_mtime)}"
+    tools = [pathlib.Path(shutil.which(name, path=SYSTEM_PATH)).stat() for name in ("dmsetup", "thin_dump")]
+    return " ".join([str(uml), *(f"{tool.st_size} {int(tool.st_mtime)}" for tool in tools)])
 
 
 class Machine:
@@ -69,13 +72,14 @@ class Machine:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.share.mkdir(parents=True, exist_ok=True)
         arguments = []
-        for index in range(DISKS):
+        for index, size in enumerate([DISK_BYTES] * DISKS + [META_BYTES]):
             disk = self.share / f"ubd{index}"
             with open(disk, "wb") as file:
-                file.truncate(DISK_BYTES)
+                file.truncate(size)
             arguments.append(f"ubd{index}={disk}")
         job = {"scripts": self.texts, "modules": MODULES, **_programs(),
-               "disks": [f"/dev/ubd{chr(ord('a') + i)}" for i in range(DISKS)]}
+               "disks": [f"/dev/ubd{chr(ord('a') + i)}" for i in range(DISKS)],
+               "meta": f"/dev/ubd{chr(ord('a') + DISKS)}"}
         (self.share / "job.json").write_text(json.dumps(job))
         command = ["linux.uml", "mem=512M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
                    "ro", *arguments, f"init={HERE / 'guest.py'}", f"mapperfs_share={self.share}",
