@@ -241,6 +241,21 @@ class RealBacking final : public BackingOpener {
     return is_name ? place->path : std::string();
   }
 
+  [[nodiscard]] Status outside_mount(const std::string& path) const override {
+    auto place = resolver_.resolve(path);
+    if (!place.ok() && place.status().error() == ENOENT) {
+      // What is to be made lies where its folder does.
+      const std::size_t name = path.find_last_not_of('/');
+      const std::size_t slash = name == std::string::npos ? name : path.rfind('/', name);
+      place = resolver_.resolve(slash == std::string::npos ? "." : path.substr(0, slash + 1));
+    }
+    // Other errors are for whoever opens it to meet.
+    return place.ok() && place->own
+               ? Status(EINVAL, fmt::format("{}: lies inside this mount, which would wait for itself",
+                                            path))
+               : Status();
+  }
+
  private:
   Result<DevRef> open_path(const std::string& word, const OpenDevices::Request& request) {
     struct stat st {};

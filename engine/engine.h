@@ -39,6 +39,11 @@ class BackingOpener {
   // The name inside the own mount that the path stands for ("disk" for "/mnt/disk"), or an empty
   // string. Must not touch the own mount.
   [[nodiscard]] virtual std::string own_mount_name(const std::string& path) const = 0;
+  // DeviceOpener::outside_mount().
+  [[nodiscard]] virtual Status outside_mount(const std::string& path) const {
+    static_cast<void>(path);
+    return {};
+  }
 };
 
 // Told what happens to devices, for whoever shows them. Called on control threads and, for events,
@@ -107,6 +112,9 @@ class Engine {
 
   // Opens what a table word of `for_device` names; see docs/design.md "Devices named in tables".
   Result<DevRef> open_word(const std::string& word, DeviceMode mode, MappedDevice& for_device);
+  [[nodiscard]] Status outside_mount(const std::string& path) const {
+    return backing_.outside_mount(path);
+  }
 
   [[nodiscard]] Env& env() const { return env_; }
   [[nodiscard]] const TargetRegistry& registry() const { return registry_; }

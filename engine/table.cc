@@ -35,6 +35,7 @@ class CachingOpener final : public DeviceOpener {
     }
     return dev;
   }
+  Status outside_mount(const std::string& path) override { return below_.outside_mount(path); }
   [[nodiscard]] const std::vector<BlockDevice*>& order() const { return order_; }
 
  private:

@@ -49,6 +49,17 @@ std::string TargetArgs::word(std::size_t i, std::string_view text) {
   return need(i, text) ? words_[i] : std::string();
 }
 
+std::string TargetArgs::path(std::size_t i, std::string_view text) {
+  if (!need(i, text)) {
+    return {};
+  }
+  if (const Status status = opener_.outside_mount(words_[i]); !status.ok()) {
+    fail(status.error(), text, status.message());
+    return {};
+  }
+  return words_[i];
+}
+
 sector_t TargetArgs::sector(std::size_t i, std::string_view text) {
   std::uint64_t value = 0;
   if (need(i, text) && !parse_decimal(words_[i], value)) {

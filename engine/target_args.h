@@ -24,6 +24,12 @@ namespace mapperfs {
 class DeviceOpener {
  public:
   virtual Result<DevRef> open(const std::string& word, DeviceMode mode) = 0;
+  // Whether a target may use the file or folder itself, there or not yet: EINVAL where the path
+  // leads into the own mount, which would have to answer itself.
+  virtual Status outside_mount(const std::string& path) {
+    static_cast<void>(path);
+    return {};
+  }
 
  protected:
   ~DeviceOpener() = default;
@@ -47,6 +53,8 @@ class TargetArgs {
 
   // Word i (from 0). Missing words are the empty string and an error `text`.
   std::string word(std::size_t i, std::string_view text);
+  // Word i as the path of a file or folder that the target uses itself; not in the own mount.
+  std::string path(std::size_t i, std::string_view text);
   // Word i as a number of sectors: u64, decimal.
   sector_t sector(std::size_t i, std::string_view text);
   // Word i as an unsigned number in [min, max].

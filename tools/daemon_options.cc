@@ -41,6 +41,34 @@ Status parse_max_write(const std::string& value, std::uint32_t& bytes) {
   return {};
 }
 
+// The kernel's module parameter no_space_timeout of dm_thin_pool.
+Status parse_seconds(const std::string& value, std::uint64_t& seconds) {
+  constexpr std::uint64_t kMost = 3600 * 24 * 365;
+  const char* end = value.data() + value.size();
+  const auto [at, error] = std::from_chars(value.data(), end, seconds);
+  if (error != std::errc() || at != end || seconds > kMost) {
+    return {EINVAL, fmt::format("thin_no_space_timeout \"{}\" is not a number of seconds up to {}",
+                                value, kMost)};
+  }
+  return {};
+}
+
+Status parse_thin_cache(const std::string& value, std::uint64_t& bytes) {
+  constexpr std::uint64_t kLeastMib = 4;
+  constexpr std::uint64_t kMostMib = 1U << 20;
+  std::uint64_t number = 0;
+  const char* end = value.data() + value.size();
+  const auto [at, error] = std::from_chars(value.data(), end, number);
+  const std::string_view unit(at, static_cast<std::size_t>(end - at));
+  const std::uint64_t mib = unit == "M" ? 1 : unit == "G" ? 1024 : 0;
+  if (error != std::errc() || mib == 0 || number > kMostMib / mib || number * mib < kLeastMib) {
+    return {EINVAL, fmt::format("thin_cache \"{}\" is not between {}M and {}G", value, kLeastMib,
+                                kMostMib / 1024)};
+  }
+  bytes = number * mib << 20;
+  return {};
+}
+
 std::string version_text() {
   return fmt::format("mapperfs {}\nlibfuse {}", MAPPERFS_VERSION, libfuse_version());
 }
@@ -76,6 +104,12 @@ Status take_mount_option(const std::string& option, DaemonOptions& options) {
     options.transport = value;
     return parse_transport(value).status();
   }
+  if (key == "thin_no_space_timeout") {
+    return parse_seconds(value, options.thin_no_space_timeout_s);
+  }
+  if (key == "thin_cache") {
+    return parse_thin_cache(value, options.thin_cache_bytes);
+  }
   if (option == "cache") {
     options.cache = true;
   } else if (option == "passthrough") {
@@ -109,8 +143,9 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
   app.add_option("-o", lists,
                  "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
-                 "cache, passthrough, tables=FILE, log_level=LEVEL, and those of mount(8) and libfuse "
-                 "(allow_other, allow_root, ro, ...)")
+                 "cache, passthrough, tables=FILE, log_level=LEVEL, thin_cache=SIZE, "
+                 "thin_no_space_timeout=SECONDS, and those of mount(8) and libfuse (allow_other, "
+                 "allow_root, ro, ...)")
       ->option_text("LIST");
   app.add_option("--tables", options.tables,
                  "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave");

@@ -21,6 +21,8 @@ struct DaemonOptions {
   bool foreground = false;
   std::string tables;  // a file, or empty
   std::string log_level = "info";
+  std::uint64_t thin_no_space_timeout_s = 60;                 // 0: never
+  std::uint64_t thin_cache_bytes = std::uint64_t{128} << 20;  // of each thin pool's metadata
 };
 
 // Reads argv. Nothing: the program is to end with `exit_code`, everything having been said (--help,

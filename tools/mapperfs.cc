@@ -22,6 +22,7 @@
 #include "fs/control_session.h"
 #include "fs/mount.h"
 #include "targets/targets.h"
+#include "targets/thin/pool_table.h"
 #include "tools/daemon_background.h"
 #include "tools/daemon_options.h"
 #include "tools/daemon_signals.h"
@@ -57,6 +58,10 @@ Status run(const DaemonOptions& options, Background& background) {
       make_backing_opener(*env, {.mount_point = options.mount_point});
   TargetRegistry registry;
   register_targets(registry);
+  thinp::PoolTuning thin;
+  thin.no_space_timeout_ns = options.thin_no_space_timeout_s * 1'000'000'000;
+  thin.cache_bytes = options.thin_cache_bytes;
+  thinp::set_pool_tuning(thin);
   Engine engine(*env, registry, *backing);
   engine.log().set_sink([](const std::string& sentence) { spdlog::info("{}", sentence); });
 

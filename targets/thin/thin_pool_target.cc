@@ -68,7 +68,7 @@ class ThinPoolTarget final : public Target {
     key.host = ti.host;
     key.env = ti.env;
     key.read_only = features.read_only;
-    key.metadata_dir = args.word(0, "Error opening metadata block device");
+    key.metadata_dir = args.path(0, "Error opening metadata block device");
     check_directory(key, args);
     key.data = args.device(1, DeviceMode::kReadWrite, "Error getting data device");
     key.block_sectors = read_block_size(args);

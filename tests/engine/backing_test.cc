@@ -119,6 +119,18 @@ TEST_F(BackingTest, KeepsAwayFromTheOwnMount) {
   EXPECT_EQ(error_of(dir_ / "mnt"), ENOTBLK);
 }
 
+TEST_F(BackingTest, TellsWhichPathsLeadIntoTheOwnMount) {
+  ASSERT_EQ(::symlink("mnt", (dir_ / "link").c_str()), 0);
+  for (const char* inside : {"mnt", "mnt/", "mnt/disk", "mnt/no/such", "link/new"}) {
+    EXPECT_EQ(opener_->outside_mount(dir_ / inside).error(), EINVAL) << inside;
+  }
+  for (const char* outside : {"", "missing", "missing/", "missing/deep", "mnt/../new", "mnt2", "x/../mnt/y"}) {
+    EXPECT_TRUE(opener_->outside_mount(dir_ / outside).ok()) << outside;
+  }
+  EXPECT_TRUE(opener_->outside_mount("new").ok());
+  EXPECT_TRUE(opener_->outside_mount("").ok());
+}
+
 TEST_F(BackingTest, RefusesWhatItMayNotOpen) {
   ASSERT_EQ(::chmod(dir_.path().c_str(), 0755), 0);
   ASSERT_EQ(::chmod(path_.c_str(), 0444), 0);
