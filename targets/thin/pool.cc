@@ -340,7 +340,15 @@ void Pool::postsuspend() {
   env_.cancel(no_space_timer_);
   lanes_[kFlushLane].worker->drain();
   commit_armed_ = false;
+  const std::uint64_t before = flushes_started_.load();
   commit().ignore();  // the pool's mode tells
+  // Writes to blocks that were mapped long ago have changed nothing that a commit is about. Who
+  // takes a pool down in order finds it as it was left.
+  if (flushed_.load() <= before && mode() < PoolMode::kFail) {
+    if (const Status flushed = flush_data(); !flushed.ok()) {
+      log(flushed.message());
+    }
+  }
 }
 
 void Pool::resume() {

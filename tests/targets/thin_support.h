@@ -35,7 +35,7 @@ class TempDir {
 };
 
 // Blocks of 128 sectors. The data device is "data": in memory unless a test says otherwise.
-class ThinTest : public testing::Test {
+class ThinTest : public ::testing::Test {
  protected:
   static constexpr sector_t kBlock = 128;
 

@@ -1,0 +1,281 @@
+// Random life of a pool against a plain model. After a crash every device is there and each of its
+// cells holds what it held at the last commit that was asked for, or what was written since.
+#pragma once
+
+#include <fmt/ranges.h>
+
+#include <map>
+#include <optional>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "tests/targets/thin_support.h"
+
+namespace mapperfs::test {
+
+inline constexpr sector_t kCellSectors = 16;
+inline constexpr std::size_t kCellsPerBlock = 8;
+inline constexpr std::size_t kDeviceBlocks = 8;
+inline constexpr std::size_t kCells = kDeviceBlocks * kCellsPerBlock;
+inline constexpr unsigned kMaxDevices = 6;
+
+struct Cell {
+  unsigned now = 0;              // what a read must give; 0: zeroes
+  std::set<unsigned> perhaps{};  // what it may be after a crash, besides: older and newer
+};
+using Model = std::map<unsigned, std::vector<Cell>>;  // by device id
+
+class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned> {
+ protected:
+  ThinModel() : fault_(harness_.add_fault_dev("data", 1024 * kBlock)), random_(GetParam()) {}
+
+  unsigned below(std::size_t limit) { return static_cast<unsigned>(random_() % limit); }
+  static std::string name(unsigned id) { return fmt::format("t{}", id); }
+  // A device that exists, or one that does not.
+  unsigned pick() { return std::next(model_.begin(), below(model_.size()))->first; }
+  static fake::Bytes contents(unsigned tag) {
+    return tag == 0 ? filled(kCellSectors, 0) : fake::pattern(kCellSectors, tag);
+  }
+  // Whether the power of the metadata's device has gone: what is asked for then may fail, and
+  // nothing is certain to last.
+  [[nodiscard]] virtual bool cut() const { return false; }
+  // The operation went well, or the power went.
+  [[nodiscard]] bool went(BlkStatus status) const { return status == BlkStatus::kOk || cut(); }
+  // All that was done before is durable.
+  void committed() {
+    if (cut()) {
+      return;
+    }
+    for (auto& [id, cells] : model_) {
+      for (Cell& cell : cells) {
+        cell.perhaps.clear();
+      }
+    }
+  }
+  static void set(Cell& cell, unsigned tag) {
+    cell.perhaps.insert(cell.now);
+    cell.now = tag;
+  }
+
+  void write() {
+    const unsigned id = pick();
+    const std::size_t first = below(kCells);
+    const std::size_t count = 1 + below(std::min(kCells - first, 2 * kCellsPerBlock));
+    fake::Bytes data;
+    for (std::size_t i = first; i < first + count; ++i) {
+      const fake::Bytes cell = contents(++tag_);
+      data.insert(data.end(), cell.begin(), cell.end());
+      set(model_[id][i], tag_);
+    }
+    const bool fua = below(10) == 0;
+    ASSERT_TRUE(went(harness_.write(name(id), first * kCellSectors, data, fua ? kBioFua : 0)));
+    if (fua && !cut()) {
+      for (std::size_t i = first; i < first + count; ++i) {
+        model_[id][i].perhaps.clear();
+      }
+    }
+  }
+  void discard() {
+    const unsigned id = pick();
+    const std::size_t first = below(kCells);
+    const std::size_t count = 1 + below(kCells - first);
+    ASSERT_TRUE(
+        went(harness_.run_op(name(id), Op::kDiscard, first * kCellSectors, count * kCellSectors)));
+    const std::size_t begin = (first + kCellsPerBlock - 1) / kCellsPerBlock * kCellsPerBlock;
+    const std::size_t end = (first + count) / kCellsPerBlock * kCellsPerBlock;
+    for (std::size_t i = begin; i < end; ++i) {
+      set(model_[id][i], 0);
+    }
+  }
+  void make() {
+    const unsigned id = next_id_++;
+    std::vector<Cell> cells(kCells);
+    std::string text = fmt::format("create_thin {}", id);
+    if (!model_.empty() && below(3) != 0) {
+      const unsigned origin = pick();
+      text = fmt::format("create_snap {} {}", id, origin);
+      cells = model_[origin];
+    }
+    const int error = message_error(text);
+    ASSERT_TRUE(error == 0 || cut()) << text << ": " << error;
+    model_[id] = std::move(cells);
+    if (cut()) {
+      unsure_ = id;
+      return;
+    }
+    open_thin(name(id), id, kDeviceBlocks);
+    committed();
+  }
+  void drop() {
+    const unsigned id = pick();
+    remove(name(id));
+    const int error = message_error(fmt::format("delete {}", id));
+    ASSERT_TRUE(error == 0 || cut()) << "delete: " << error;
+    if (cut()) {
+      unsure_ = id;
+      return;
+    }
+    model_.erase(id);
+    committed();
+  }
+  void flush() {
+    const unsigned id = pick();
+    ASSERT_TRUE(went(harness_.run_op(name(id), Op::kFlush, 0, 0)));
+    if (cut()) {
+      return;
+    }
+    for (Cell& cell : model_[id]) {
+      cell.perhaps.clear();
+    }
+  }
+  // What is there of it: a cut may have come at any step of opening.
+  void close() {
+    for (const auto& [id, cells] : model_) {
+      if (harness_.engine().find(name(id)).ok()) {
+        remove(name(id));
+      }
+    }
+    if (harness_.engine().find("pool").ok()) {
+      remove("pool");
+    }
+  }
+  void open() {
+    const Status status = harness_.set_table("pool", pool_line(256, "128 0", meta_));
+    ASSERT_TRUE(status.ok() || cut()) << status.message();
+    if (cut()) {
+      return;
+    }
+    if (unsure_.has_value() && !harness_.set_table(name(*unsure_), line(*unsure_)).ok()) {
+      model_.erase(*unsure_);
+    }
+    unsure_.reset();
+    for (const auto& [id, cells] : model_) {
+      const Status opened = harness_.set_table(name(id), line(id));
+      ASSERT_TRUE(opened.ok() || cut()) << opened.message();
+    }
+  }
+  static std::string line(unsigned id) {
+    return fmt::format("0 {} thin pool {}", kDeviceBlocks * kBlock, id);
+  }
+  virtual void crash() {
+    const std::string next = fmt::format("meta{}", ++crashes_);
+    copy_metadata(meta_, next);
+    fault_.crash();
+    close();
+    std::filesystem::remove_all(dir_ / meta_);
+    meta_ = next;
+    open();
+    adopt_all();
+  }
+  // What is found after a crash is what there is.
+  void adopt_all() {
+    for (auto& [id, cells] : model_) {
+      const fake::Bytes data = harness_.read(name(id), 0, kCells * kCellSectors);
+      ASSERT_FALSE(data.empty());
+      for (std::size_t i = 0; i < kCells; ++i) {
+        adopt(id, i, cells[i], data);
+      }
+    }
+  }
+  // Which write a sector's contents come from, for who has to find out.
+  std::string owner_of(std::size_t sector, const fake::Bytes& real) const {
+    const auto from = static_cast<std::ptrdiff_t>(sector * kSectorBytes);
+    for (unsigned tag = 0; tag <= tag_; ++tag) {
+      const fake::Bytes one = contents(tag);
+      if (std::equal(one.begin() + from, one.begin() + from + std::ptrdiff_t{kSectorBytes},
+                     real.begin() + from)) {
+        return fmt::format("{}", tag);
+      }
+    }
+    return "what nobody wrote";
+  }
+  // Finds out which of its possible states a cell has, sector by sector: a write may be torn.
+  void adopt(unsigned id, std::size_t i, Cell& cell, const fake::Bytes& data) {
+    std::set<unsigned> tags = cell.perhaps;
+    tags.insert(cell.now);
+    const auto at = data.begin() + static_cast<std::ptrdiff_t>(i * kCellSectors * kSectorBytes);
+    fake::Bytes real(at, at + static_cast<std::ptrdiff_t>(kCellSectors * kSectorBytes));
+    for (const unsigned tag : tags) {
+      if (contents(tag) == real) {
+        cell = Cell{tag, {}};
+        return;
+      }
+    }
+    for (std::size_t sector = 0; sector < kCellSectors; ++sector) {
+      const auto same = [&](unsigned tag) {
+        const fake::Bytes expected = contents(tag);
+        const auto from = static_cast<std::ptrdiff_t>(sector * kSectorBytes);
+        return std::equal(expected.begin() + from,
+                          expected.begin() + from + std::ptrdiff_t{kSectorBytes},
+                          real.begin() + from);
+      };
+      ASSERT_TRUE(std::any_of(tags.begin(), tags.end(), same))
+          << "seed " << GetParam() << ": device " << id << " cell " << i << " sector " << sector
+          << " holds " << owner_of(sector, real) << ", not "
+          << fmt::format("{}", fmt::join(tags, " "));
+    }
+    // Torn: made whole again, since the model knows whole cells only.
+    const fake::Bytes whole = contents(++tag_);
+    ASSERT_EQ(harness_.write(name(id), i * kCellSectors, whole, kBioFua), BlkStatus::kOk);
+    cell = Cell{tag_, {}};
+  }
+  // Every device has what the model says.
+  void verify() {
+    for (const auto& [id, cells] : model_) {
+      const fake::Bytes data = harness_.read(name(id), 0, kCells * kCellSectors);
+      fake::Bytes expected;
+      for (const Cell& cell : cells) {
+        const fake::Bytes one = contents(cell.now);
+        expected.insert(expected.end(), one.begin(), one.end());
+      }
+      ASSERT_TRUE(data == expected) << "seed " << GetParam() << ": device " << id;
+    }
+  }
+  // All devices go, and then no block may be in use.
+  void expect_nothing_leaks() {
+    for (const auto& [id, cells] : model_) {
+      remove(name(id));
+      EXPECT_EQ(message_error(fmt::format("delete {}", id)), 0);
+    }
+    harness_.env().advance(2 * kSecond);
+    EXPECT_EQ(used(), "0/256") << "a block is lost";
+  }
+  void step() {
+    const unsigned what = below(100);
+    if (model_.empty() || (what < 6 && model_.size() < kMaxDevices)) {
+      make();
+    } else if (what < 60) {
+      write();
+    } else if (what < 72) {
+      discard();
+    } else if (what < 76 && model_.size() > 1) {
+      drop();
+    } else if (what < 82) {
+      flush();
+    } else if (what < 88) {
+      harness_.env().advance(kSecond);
+    } else if (what < 90) {
+      crash();
+    } else if (what < 91) {
+      close();
+      committed();
+      if (!cut()) {
+        open();
+      }
+    } else {
+      verify();
+    }
+  }
+
+  fake::FaultDev& fault_;
+  std::mt19937_64 random_;
+  Model model_;
+  std::string meta_ = "meta";
+  unsigned next_id_ = 0;
+  unsigned tag_ = 0;
+  unsigned crashes_ = 0;
+  std::optional<unsigned> unsure_;  // may be there or not after the crash that is to come
+};
+
+}  // namespace mapperfs::test

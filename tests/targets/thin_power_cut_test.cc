@@ -1,0 +1,99 @@
+// The power goes at random moments, of the data device and of the metadata's at once: unsynced
+// bytes of the database are dropped, kept or torn, unflushed sectors lost. Then the checker finds
+// nothing, and a pool opened on what is left has every flushed write, in none but its own device.
+#include <rocksdb/env.h>
+
+#include <cstdlib>
+
+#include "metadata/thin_check.h"
+#include "tests/metadata/fault_fs.h"
+#include "tests/targets/thin_model.h"
+
+namespace mapperfs::test {
+
+namespace {
+
+using mapperfs::testing::FaultFs;
+
+// MAPPERFS_SEEDS=FIRST-LAST; few unless told.
+std::pair<unsigned, unsigned> seeds() {
+  unsigned first = 1;
+  unsigned last = 12;
+  if (const char* text = std::getenv("MAPPERFS_SEEDS")) {
+    char* end = nullptr;
+    first = static_cast<unsigned>(std::strtoul(text, &end, 10));
+    last = *end == '-' ? static_cast<unsigned>(std::strtoul(end + 1, nullptr, 10)) : first;
+  }
+  return {first, last};
+}
+
+class ThinPowerCut : public ThinModel {
+ protected:
+  ThinPowerCut() : fs_(std::make_shared<FaultFs>()), env_(rocksdb::NewCompositeEnv(fs_)) {
+    thinp::PoolTuning tuning;
+    tuning.env = env_.get();
+    thinp::set_pool_tuning(tuning);
+    // The pool looks whether the directory is there; what is in it is the other file system's.
+    std::filesystem::create_directory(dir_ / meta_);
+  }
+
+  ~ThinPowerCut() override { close(); }  // while the file system is there
+
+  [[nodiscard]] bool cut() const override { return fs_->struck(); }
+
+  void crash() override {
+    if (!cut()) {
+      // In the middle of the commit that a status asks for, if there is something to commit. Later,
+      // a commit would flush data that was lost before.
+      fs_->fail_after(1, FaultFs::Fault::kCut);
+      static_cast<void>(
+          harness_.device("pool").status_lines(MappedDevice::Slot::kLive, /*noflush=*/false));
+    }
+    fault_.crash();
+    close();
+    fs_->restore_power(GetParam() * 1000 + ++crashes_);
+    fs_->fail_after(std::uint64_t{1} << 60, FaultFs::Fault::kCut);  // not struck any more
+    check();
+    open();
+    adopt_all();
+  }
+  void check() {
+    ThinCheckOptions options;
+    options.env = env_.get();
+    const auto report = check_thin_metadata(dir_ / meta_, options);
+    if (!report.ok()) {
+      // Nothing of the pool may be there yet.
+      ASSERT_TRUE(report.status().error() == EINVAL && model_.size() <= 1)
+          << report.status().message();
+      return;
+    }
+    EXPECT_TRUE(report->clean()) << (report->messages.empty() ? "leaks" : report->messages.front());
+    EXPECT_FALSE(report->needs_check);
+  }
+
+  const std::shared_ptr<FaultFs> fs_;
+  const std::unique_ptr<rocksdb::Env> env_;
+};
+
+TEST_P(ThinPowerCut, LeavesWhatWasFlushedAndNothingForeign) {
+  fault_.crash();
+  fault_.sync();
+  open();
+  for (int cuts = 0; cuts < 6 && !HasFailure(); ++cuts) {
+    fs_->fail_after(1 + below(60), FaultFs::Fault::kCut);
+    for (int i = 0; i < 200 && !cut() && !HasFailure(); ++i) {
+      step();
+    }
+    crash();
+    verify();
+  }
+  if (!HasFailure()) {
+    expect_nothing_leaks();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, ThinPowerCut, ::testing::Range(seeds().first, seeds().second + 1));
+
+}  // namespace
+
+}  // namespace mapperfs::test
