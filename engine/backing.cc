@@ -251,8 +251,9 @@ class RealBacking final : public BackingOpener {
     }
     // Other errors are for whoever opens it to meet.
     return place.ok() && place->own
-               ? Status(EINVAL, fmt::format("{}: lies inside this mount, which would wait for itself",
-                                            path))
+               ? Status(
+                     EINVAL,
+                     fmt::format("{}: lies inside this mount, which would wait for itself", path))
                : Status();
   }
 

@@ -124,7 +124,8 @@ TEST_F(BackingTest, TellsWhichPathsLeadIntoTheOwnMount) {
   for (const char* inside : {"mnt", "mnt/", "mnt/disk", "mnt/no/such", "link/new"}) {
     EXPECT_EQ(opener_->outside_mount(dir_ / inside).error(), EINVAL) << inside;
   }
-  for (const char* outside : {"", "missing", "missing/", "missing/deep", "mnt/../new", "mnt2", "x/../mnt/y"}) {
+  for (const char* outside :
+       {"", "missing", "missing/", "missing/deep", "mnt/../new", "mnt2", "x/../mnt/y"}) {
     EXPECT_TRUE(opener_->outside_mount(dir_ / outside).ok()) << outside;
   }
   EXPECT_TRUE(opener_->outside_mount("new").ok());
