@@ -21,8 +21,8 @@
 #include <mutex>
 
 #include "engine/target_args.h"
+#include "engine/words.h"
 #include "targets/targets.h"
-#include "targets/words.h"
 
 namespace mapperfs {
 

@@ -23,8 +23,8 @@
 
 #include "engine/env.h"
 #include "engine/target_args.h"
+#include "engine/words.h"
 #include "targets/targets.h"
-#include "targets/words.h"
 
 namespace mapperfs {
 

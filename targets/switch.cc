@@ -20,8 +20,8 @@
 #include <vector>
 
 #include "engine/target_args.h"
+#include "engine/words.h"
 #include "targets/targets.h"
-#include "targets/words.h"
 
 namespace mapperfs {
 

@@ -16,9 +16,9 @@
 #include <system_error>
 
 #include "engine/target_args.h"
+#include "engine/words.h"
 #include "targets/targets.h"
 #include "targets/thin/pool.h"
-#include "targets/words.h"
 
 namespace mapperfs {
 
