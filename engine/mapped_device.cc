@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "engine/stats.h"
+#include "engine/words.h"
 
 namespace mapperfs {
 
@@ -434,7 +435,7 @@ Result<std::string> MappedDevice::message(sector_t sector, std::span<const std::
   if (argv.empty() || argv.front().empty()) {
     return Status(EINVAL, "Empty message received.");
   }
-  if (argv.front() == "@cancel_deferred_remove") {
+  if (same_word(argv.front(), "@cancel_deferred_remove")) {
     if (argv.size() != 1) {
       return Status(EINVAL, fmt::format("Invalid arguments for @cancel_deferred_remove: {} words, "
                                         "it takes none",

@@ -1,7 +1,6 @@
 #include "engine/stats.h"
 
 #include <fmt/format.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "engine/mapped_device.h"
 #include "engine/queue.h"
 #include "engine/target_args.h"
+#include "engine/words.h"
 
 namespace mapperfs {
 
@@ -31,10 +31,6 @@ std::atomic<std::uint64_t> g_stats_bytes{0};
 std::uint64_t most_stats_bytes() {
   return static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
          static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) / 4;
-}
-
-bool same_word(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
 Status invalid(std::string_view message, std::string_view why) {

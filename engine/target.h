@@ -64,8 +64,8 @@ class TargetHost {
  public:
   // Raises the device's event number and wakes who waits. Any thread; never blocks.
   virtual void table_event() = 0;
-  // A sentence for sys/log and the daemon's log, prefixed with the device's name; rate-limited. Any
-  // thread.
+  // A sentence for sys/log and the daemon's log, prefixed with the device's name. For what changes,
+  // such as a mode, and not for each I/O that fails: nothing limits the rate. Any thread.
   virtual void log(std::string_view sentence) = 0;
   // True between presuspend of a noflush suspend and resume: bios may be requeued.
   [[nodiscard]] virtual bool noflush_suspending() const = 0;

@@ -1,7 +1,6 @@
 #include "fs/control_executor.h"
 
 #include <fmt/format.h>
-#include <strings.h>
 
 #include <cerrno>
 #include <span>
@@ -335,13 +334,6 @@ Result<std::string> ControlExecutor::message(const std::string& name, sector_t s
   Result<std::shared_ptr<MappedDevice>> found = engine_.find(name);
   if (!found.ok()) {
     return found.status();
-  }
-  if (strcasecmp(words.front().c_str(), "@cancel_deferred_remove") == 0) {
-    Status status = words.size() == 1
-                        ? engine_.cancel_deferred_remove(name)
-                        : Status(EINVAL, "@cancel_deferred_remove takes no arguments");
-    return status.ok() ? Result<std::string>(std::string())
-                       : Result<std::string>(status.with_context(name));
   }
   const std::vector<std::string_view> argv(words.begin(), words.end());
   Result<std::string> answer = (*found)->message(sector, argv);

@@ -155,7 +155,7 @@ TEST_F(EngineTest, DeferredRemovalCanBeCancelled) {
   const auto md = bring_up("a", {"0 8 plain"});
   expect_ok(engine_->open(*md));
   expect_ok(engine_->remove("a", true));
-  const std::string_view words[] = {"@cancel_deferred_remove"};
+  const std::string_view words[] = {"@Cancel_deferred_REMOVE"};
   EXPECT_TRUE(md->message(0, words).ok());
   EXPECT_FALSE(md->info().deferred_remove);
   engine_->close(*md);
