@@ -98,6 +98,25 @@ bool mangle_device(Session& session, const Device& device) {
   return reply.ok() || session.ioctl_failed("rename", {device.name, {}, {}, {}}, reply);
 }
 
+void print_served(Session& session, const std::vector<std::string>& devices,
+                  const std::vector<std::string>& texts) {
+  if (!session.opt().json) {
+    for (size_t i = 0; i < devices.size(); ++i) {
+      fmt::print(session.out(), "{}: {}\n", session.shown(devices[i]), texts[i]);
+    }
+    return;
+  }
+  JsonWriter json(session.out());
+  json.begin_array();
+  for (size_t i = 0; i < devices.size(); ++i) {
+    json.begin_object();
+    json.field("name", session.shown(devices[i])), json.field("served", texts[i]);
+    json.end_object();
+  }
+  json.end_array();
+  json.finish();
+}
+
 }  // namespace
 
 bool verb_version(Session& session, const Args&) {
@@ -196,6 +215,7 @@ bool verb_served(Session& session, const std::vector<std::string>& names) {
     if (!all.ok()) return session.fail(fmt::format("mapperctl: {}", all.reply.text));
     for (const Device& device : all.value) devices.push_back(device.name);
   }
+  std::vector<std::string> texts;
   for (const std::string& device : devices) {
     const std::string file = fmt::format("sys/{}/served", device);
     const Reply reply = client->transport().read_file(file);
@@ -203,8 +223,9 @@ bool verb_served(Session& session, const std::vector<std::string>& names) {
       return session.fail(
           fmt::format("{}: {}", client->transport().path_of(file), std::strerror(reply.err)));
     }
-    fmt::print(session.out(), "{}: {}", device, reply.text);
+    texts.push_back(reply.text.substr(0, reply.text.find('\n')));
   }
+  print_served(session, devices, texts);
   return true;
 }
 

@@ -1,5 +1,6 @@
 // The verbs that only mapperctl has and that take options of their own: top, graph, attach, detach,
-// passthrough, served, log. CLI11 reads these; their options would only make dmsetup's abbreviations ambiguous.
+// passthrough, served, log. CLI11 reads these; their options would only make dmsetup's
+// abbreviations ambiguous.
 #pragma once
 
 #include <optional>

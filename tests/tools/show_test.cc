@@ -257,6 +257,8 @@ TEST_F(ShowTest, LogIsTheDaemons) {
 TEST_F(ShowTest, ServedSaysWhoServesEachDevice) {
   mount_.file("sys/d1/served", "passthrough\n");
   EXPECT_EQ(mount_.run({"mapperctl", "served", "d1"}).out, "d1: passthrough\n");
+  EXPECT_NE(mount_.run({"mapperctl", "served", "--json", "d1"}).out.find("\"passthrough\""),
+            std::string::npos);
   EXPECT_NE(mount_.run({"mapperctl", "served", "nosuch"}).status, 0);
 }
 
@@ -305,8 +307,34 @@ TEST(Stats, PrintsAndDeletesRegions) {
       "0+256 0 0\n");
   EXPECT_EQ(mount.run({"dmsetup", "stats", "delete", "--allregions", "--allprograms", "s1"}).status,
             0);
-  EXPECT_EQ(mount.run({"dmsetup", "stats", "clear", "--regionid", "77", "s1"}).err,
-            "No such region: 77.\nCommand failed.\n");
+}
+
+// In the words of dmsetup 1.02.185, which differ from command to command.
+TEST(Stats, SaysThatARegionIsMissing) {
+  FakeMount mount;
+  mount.device("s1", list_line("s1", "", 0, "L--w"));
+  mount.answer("message s1 0 @stats_list", "1: 0+1024 256 dmstats -\n");
+  mount.refuse("message s1 0 @stats_print 77", ENOENT);
+  const auto err_of = [&mount](const char* action) {
+    return mount.run({"dmsetup", "stats", action, "--regionid", "77", "s1"}).err;
+  };
+  EXPECT_EQ(err_of("clear"), "No such region: 77.\nCommand failed.\n");
+  EXPECT_EQ(err_of("delete"),
+            "Region ID 77 does not exist\nCould not delete statistics region\nCommand failed.\n");
+  EXPECT_EQ(err_of("print"),
+            "device-mapper: message ioctl on s1  failed: No such file or directory\n"
+            "Could not print statistics region.\nCommand failed.\n");
+  mount.answer("message s1 0 @stats_list", "1: 0+1024 256 another -\n");
+  EXPECT_EQ(err_of("clear"), "");
+}
+
+TEST(Stats, NoAreasAreOneArea) {
+  FakeMount mount;
+  mount.device("s1", list_line("s1", "", 0, "L--w"));
+  mount.answer("message s1 0 @stats_create - /1 0 dmstats -", "1\n");
+  mount.answer("message s1 0 @stats_list", "1: 0+1024 1024 dmstats -\n");
+  EXPECT_EQ(mount.run({"dmsetup", "stats", "create", "--areas", "0", "s1"}).out,
+            "s1: Created new region with 1 area(s) as region ID 1\n");
 }
 
 }  // namespace
