@@ -49,6 +49,8 @@ class Stats {
   bool for_regions(const Args& names, const std::string& action);
   bool act(const Named& device, const std::string& action);
   bool act_on(const Named& device, const std::string& id, const std::string& action);
+  bool no_region(const Named& device, const std::string& id, const std::string& action,
+                 bool none_at_all);
   bool check_create_options();
   std::optional<std::string> step_text();
   bool create_region(const Named& device, uint64_t start, uint64_t length);
@@ -118,7 +120,7 @@ bool Stats::check_create_options() {
 
 // The step of a region: /COUNT, a size in sectors, or one area. Nothing after an error.
 std::optional<std::string> Stats::step_text() {
-  if (opt().areas) return "/" + *opt().areas;
+  if (opt().areas && *opt().areas != "0") return "/" + *opt().areas;
   if (!opt().area_size) return "/1";
   const auto size = parse_size(*opt().area_size);
   if (size && *size > 0) return std::to_string(*size);
@@ -257,12 +259,21 @@ bool Stats::act(const Named& device, const std::string& action) {
     hit = true;
     if (!act_on(device, id, action)) return false;
   }
-  if (!hit && action == "delete" && listed->empty() && !opt().all_regions) {
-    session_.fail(fmt::format("Could not delete region ID {}: no regions found", *opt().region_id));
+  return hit || opt().all_regions || no_region(device, *opt().region_id, action, listed->empty());
+}
+
+// Each command finds out at another place that the region is not there, and says so in other words.
+bool Stats::no_region(const Named& device, const std::string& id, const std::string& action,
+                      bool none_at_all) {
+  if (action == "delete") {
+    session_.fail(none_at_all ? fmt::format("Could not delete region ID {}: no regions found", id)
+                              : fmt::format("Region ID {} does not exist", id));
     return session_.fail("Could not delete statistics region");
   }
-  return hit || opt().all_regions ||
-         session_.fail(fmt::format("No such region: {}.", *opt().region_id));
+  if (action == "print") {
+    return act_on(device, id, action) || session_.fail("Could not print statistics region.");
+  }
+  return none_at_all || session_.fail(fmt::format("No such region: {}.", id));
 }
 
 bool Stats::for_regions(const Args& names, const std::string& action) {

@@ -330,8 +330,8 @@ TEST(Stats, SaysThatARegionIsMissing) {
 
 TEST(Stats, NoAreasAreOneArea) {
   FakeMount mount;
-  mount.device("s1", list_line("s1", "", 0, "L--w"));
-  mount.answer("message s1 0 @stats_create - /1 0 dmstats -", "1\n");
+  mount.device("s1", "s1\t\t253\t0\tL--w\t0\t0\t1\t256\t1024\t\t\t");
+  mount.answer("message s1 0 @stats_create 0+1024 /1 0 dmstats -", "1\n");
   mount.answer("message s1 0 @stats_list", "1: 0+1024 1024 dmstats -\n");
   EXPECT_EQ(mount.run({"dmsetup", "stats", "create", "--areas", "0", "s1"}).out,
             "s1: Created new region with 1 area(s) as region ID 1\n");
