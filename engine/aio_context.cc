@@ -194,9 +194,15 @@ void AioContext::set_polled(bool polled) {
 int AioContext::notify_fd() {
   MFS_ASSERT(polled_);
   if (!notify_) {
-    notify_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    // Waits where it is read too early: io_uring does not wait for a descriptor that would not.
+    notify_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   }
   return notify_.get();
+}
+
+void AioContext::clear_notify() noexcept {
+  eventfd_t ignored = 0;
+  static_cast<void>(::eventfd_read(notify_.get(), &ignored));
 }
 
 std::size_t AioContext::in_flight() const {
@@ -464,10 +470,6 @@ int AioContext::reap(bool wait) noexcept {
   MFS_ASSERT(polled_);
   if (state_ != State::kReady) {
     return 0;
-  }
-  if (notify_) {
-    eventfd_t ignored = 0;
-    static_cast<void>(::eventfd_read(notify_.get(), &ignored));
   }
   std::array<::io_event, kReapBatch> events{};
   int ended = 0;

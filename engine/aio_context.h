@@ -107,9 +107,12 @@ class AioContext {
   // Ends what has completed and returns how many; with `wait`, at least one if any is in flight.
   // Only of a polled context.
   int reap(bool wait) noexcept;
-  // An eventfd that becomes readable when something completed; reap() clears it. For an event loop
-  // of the owner; the first call makes it (-1: no descriptor left), later submissions use it.
+  // An eventfd that becomes readable when something completed. For an event loop of the owner; the
+  // first call makes it (-1: no descriptor left), later submissions use it. A loop that found it
+  // readable reads it, or calls clear_notify(), before it reaps: what completes after that makes it
+  // readable again. Either waits where it is not readable.
   int notify_fd();
+  void clear_notify() noexcept;
 
   // Bios inside, those that wait for a slot as well. Any thread.
   [[nodiscard]] std::size_t in_flight() const;
