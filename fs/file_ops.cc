@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <span>
 #include <utility>
-#include <vector>
 
+#include "engine/assert.h"
 #include "fs/edge_writer.h"
 #include "fs/file_system.h"
 #include "fs/range_ops.h"
@@ -105,11 +105,8 @@ void FileSystem::open_text(fuse_req* req, Inode inode, const fuse_file_info& fi)
 
 void FileSystem::read(fuse_req* req, std::uint64_t ino, std::size_t size, off_t offset,
                       const fuse_file_info& fi) {
+  MFS_ASSERT(Inode::of(ino).kind != FileKind::kDevice);
   const auto from = static_cast<std::uint64_t>(offset);
-  if (Inode::of(ino).kind == FileKind::kDevice) {
-    read_device(req, device_handle(fi), size, from);
-    return;
-  }
   TextFile& file = text_handle(fi);
   control_.post([this, req, &file, size, from] {
     Result<std::string> text = file.read(from, size);
@@ -121,7 +118,22 @@ void FileSystem::read(fuse_req* req, std::uint64_t ino, std::size_t size, off_t 
   });
 }
 
-void FileSystem::read_device(fuse_req* req, OpenDevice& open, std::size_t size,
+void FileSystem::serve_io(IoRequest& io, const IoCall& call) noexcept {
+  OpenDevice& open = *reinterpret_cast<OpenDevice*>(call.handle);
+  switch (call.kind) {
+    case IoCall::Kind::kRead:
+      read_device(io, open, call.bytes, call.offset);
+      return;
+    case IoCall::Kind::kWrite:
+      write_device(io, open, call.bytes, call.offset, call.stable);
+      return;
+    case IoCall::Kind::kSync:
+      io.flush(*open.shared->device);
+      return;
+  }
+}
+
+void FileSystem::read_device(IoRequest& io, OpenDevice& open, std::size_t size,
                              std::uint64_t offset) {
   MappedDevice& device = *open.shared->device;
   const std::uint64_t end_of_device = device.size_sectors() << kSectorShift;
@@ -129,32 +141,20 @@ void FileSystem::read_device(fuse_req* req, OpenDevice& open, std::size_t size,
     open_devices_.set_flushed(open, false);
   }
   if (offset >= end_of_device || size == 0) {
-    static_cast<void>(fuse_reply_buf(req, nullptr, 0));
+    io.answer_nothing_read();
     return;
   }
-  const std::size_t len = std::min<std::uint64_t>(
-      {size, end_of_device - offset, std::uint64_t{IoPools::kMaxRequestBytes}});
+  const std::size_t len =
+      std::min<std::uint64_t>({size, end_of_device - offset, std::uint64_t{IoRequest::kMaxBytes}});
   // Whole blocks are read; the answer is cut out of them.
   const std::uint64_t mask = open.shared->block_bytes.load(std::memory_order_relaxed) - 1;
   const std::uint64_t from = offset & ~mask;
   const std::uint64_t to = std::min((offset + len + mask) & ~mask, end_of_device);
-  IoRequest& io = io_.take(static_cast<std::size_t>(to - from));
-  io.read(*req, device, from >> kSectorShift, (to - from) >> kSectorShift,
+  io.read(device, from >> kSectorShift, (to - from) >> kSectorShift,
           static_cast<std::size_t>(offset - from), len);
 }
 
-void FileSystem::write(fuse_req* req, std::uint64_t ino, const char* data, std::size_t size,
-                       off_t offset, const fuse_file_info& fi) {
-  const auto at = static_cast<std::uint64_t>(offset);
-  if (Inode::of(ino).kind == FileKind::kDevice) {
-    OpenDevice& open = device_handle(fi);
-    write_device(req, open, data, size, at, (fi.flags & (O_SYNC | O_DSYNC)) != 0);
-  } else {
-    write_text(req, text_handle(fi), data, size, at);
-  }
-}
-
-void FileSystem::write_device(fuse_req* req, OpenDevice& open, const char* data, std::size_t size,
+void FileSystem::write_device(IoRequest& io, OpenDevice& open, std::size_t size,
                               std::uint64_t offset, bool sync) {
   MappedDevice& device = *open.shared->device;
   const std::uint64_t end_of_device = device.size_sectors() << kSectorShift;
@@ -162,41 +162,43 @@ void FileSystem::write_device(fuse_req* req, OpenDevice& open, const char* data,
     open_devices_.set_flushed(open, false);
   }
   if (device.read_only() || offset >= end_of_device) {
-    static_cast<void>(fuse_reply_err(req, device.read_only() ? EPERM : ENOSPC));
+    io.answer_error(device.read_only() ? EPERM : ENOSPC);
     return;
   }
-  const std::size_t len = std::min<std::uint64_t>(
-      {size, end_of_device - offset, std::uint64_t{IoPools::kMaxRequestBytes}});
+  const std::size_t len =
+      std::min<std::uint64_t>({size, end_of_device - offset, std::uint64_t{IoRequest::kMaxBytes}});
   if (len == 0) {
-    static_cast<void>(fuse_reply_write(req, 0));
+    io.answer_written(0);
     return;
   }
   const auto flags = static_cast<std::uint8_t>(sync ? kBioFua : 0);
   const std::uint64_t mask = open.shared->block_bytes.load(std::memory_order_relaxed) - 1;
   if (((offset | len) & mask) != 0) [[unlikely]] {
-    write_edges(req, open, data, len, offset, flags);
+    write_edges(io, open, len, offset, flags);
     return;
   }
-  // The transport's buffer is its own again when this returns; the bio may live longer.
-  IoRequest& io = io_.take(len);
-  std::memcpy(io.buffer(), data, len);
-  io.write(*req, device, offset >> kSectorShift, len >> kSectorShift, len, flags);
+  io.write(device, offset >> kSectorShift, len >> kSectorShift, len, flags);
 }
 
-void FileSystem::write_edges(fuse_req* req, OpenDevice& open, const char* data, std::size_t size,
+void FileSystem::write_edges(IoRequest& io, OpenDevice& open, std::size_t size,
                              std::uint64_t offset, std::uint8_t flags) {
-  const auto* bytes = reinterpret_cast<const std::byte*>(data);
-  auto copy = std::make_shared<std::vector<std::byte>>(bytes, bytes + size);
   // The request holds the file open until it is answered, and so its device.
-  run_in_order(slow_, open.shared, [req, shared = open.shared, copy, offset, flags] {
-    const BlkStatus status = write_unaligned(
-        *shared->device, shared->block_bytes.load(std::memory_order_relaxed), offset, *copy, flags);
+  run_in_order(slow_, open.shared, [&io, shared = open.shared, size, offset, flags] {
+    const BlkStatus status =
+        write_unaligned(*shared->device, shared->block_bytes.load(std::memory_order_relaxed),
+                        offset, std::span<const std::byte>(io.data(), size), flags);
     if (status == BlkStatus::kOk) {
-      static_cast<void>(fuse_reply_write(req, copy->size()));
+      io.answer_written(size);
     } else {
-      static_cast<void>(fuse_reply_err(req, errno_of(status)));
+      io.answer_error(errno_of(status));
     }
   });
+}
+
+void FileSystem::write(fuse_req* req, std::uint64_t ino, const char* data, std::size_t size,
+                       off_t offset, const fuse_file_info& fi) {
+  MFS_ASSERT(Inode::of(ino).kind != FileKind::kDevice);
+  write_text(req, text_handle(fi), data, size, static_cast<std::uint64_t>(offset));
 }
 
 void FileSystem::write_text(fuse_req* req, TextFile& file, const char* data, std::size_t size,
@@ -224,11 +226,9 @@ void FileSystem::flush(fuse_req* req, std::uint64_t ino, const fuse_file_info& f
 }
 
 void FileSystem::fsync(fuse_req* req, std::uint64_t ino, const fuse_file_info& fi) {
-  if (Inode::of(ino).kind != FileKind::kDevice) {
-    static_cast<void>(fuse_reply_err(req, 0));
-    return;
-  }
-  io_.take(0).flush(*req, *device_handle(fi).shared->device);
+  MFS_ASSERT(Inode::of(ino).kind != FileKind::kDevice);
+  static_cast<void>(fi);
+  static_cast<void>(fuse_reply_err(req, 0));
 }
 
 void FileSystem::fallocate(fuse_req* req, std::uint64_t ino, int mode, off_t offset, off_t length,

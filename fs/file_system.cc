@@ -19,9 +19,6 @@ constexpr std::size_t kSlowThreads = 48;
 constexpr std::uint32_t kPageBytes = 4096;
 // The protocol of `control` promises 128 KiB for a transaction.
 constexpr std::uint32_t kMinMaxWrite = (128U << 10) + kPageBytes;
-// Asynchronous requests under way at once; the kernel's default of 12 would be our queue depth.
-constexpr std::uint16_t kMaxBackground = 512;
-constexpr std::uint16_t kCongestion = 384;
 
 timespec now() {
   timespec ts{};
@@ -155,8 +152,6 @@ FileSystem::FileSystem(Engine& engine, Transport& transport, Options options)
       group_(::getgid()),
       made_(now()),
       open_devices_(engine, notes_, passthrough_),
-      answers_("mfs-answers", 1),
-      io_(answers_),
       pollers_(engine.env()),
       executor_(engine, notes_,
                 {[this] { return version_text(); },
@@ -174,16 +169,14 @@ void FileSystem::finish() {
   control_.stop();
   slow_.stop();
   open_devices_.end_passthrough();
-  io_.wait_idle();
-  answers_.stop();
   pollers_.worker().drain();
 }
 
 void FileSystem::init(fuse_conn_info& conn) {
   conn.max_write = std::clamp(std::min(options_.max_write, conn.max_write), kMinMaxWrite,
-                              static_cast<std::uint32_t>(IoPools::kMaxRequestBytes));
-  conn.max_background = kMaxBackground;
-  conn.congestion_threshold = kCongestion;
+                              static_cast<std::uint32_t>(IoRequest::kMaxBytes));
+  conn.max_background = transport_.max_background();
+  conn.congestion_threshold = conn.max_background * 3 / 4;
   // Splicing through pipes costs more than it saves on requests of our sizes.
   refuse(conn, FUSE_CAP_SPLICE_READ);
   refuse(conn, FUSE_CAP_SPLICE_WRITE);
@@ -197,7 +190,6 @@ void FileSystem::init(fuse_conn_info& conn) {
   if (offered(conn, FUSE_CAP_ATOMIC_O_TRUNC)) {
     want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
   }
-  transport_.negotiate(conn);
   passthrough_.negotiate(conn);
   // The kernel cuts a write(2) by pages: one that begins inside a page moves that much less at
   // once.
@@ -206,6 +198,14 @@ void FileSystem::init(fuse_conn_info& conn) {
   if (options_.serving) {
     options_.serving();
   }
+}
+
+bool FileSystem::serve_message(std::span<std::byte> message) {
+  fuse_buf buf{};
+  buf.mem = message.data();
+  buf.size = message.size();
+  fuse_session_process_buf(session_, &buf);
+  return fuse_session_exited(session_) == 0;
 }
 
 std::string FileSystem::version_text() const {

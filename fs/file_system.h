@@ -1,13 +1,14 @@
 // The mount as FUSE sees it: one method per request of the low-level interface.
 //
 // Threads. Requests come on the transport's threads, which must never wait: for I/O, for a lock
-// that is held across I/O, for a control operation. With FUSE over io_uring a waiting thread would
-// even hold the lock that another thread needs to answer. What is done at once: look-ups,
-// attributes, reads, aligned writes, flushes. Everything else goes to one of two pools:
+// that is held across I/O, for a control operation. What is done at once: look-ups, attributes,
+// reads, aligned writes, flushes. Everything else goes to one of two pools:
 //   control_  what a user asked for through control and sys/, mkdir, rm, mv
 //   slow_     work for an open device that waits for its I/O (unaligned writes, fallocate, seeks)
-// They are two, so that work which waits for a suspended device never keeps the `resume` out. A
-// third, answers_, only answers I/O that completed on a thread which may end (io_request.h).
+// They are two, so that work which waits for a suspended device never keeps the `resume` out.
+//
+// Reads, writes and fsyncs of device files come through serve_io(), past libfuse; the operations of
+// the same name are those of texts.
 //
 // A request is answered exactly once, by the last statement that touches it.
 #pragma once
@@ -18,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 
@@ -29,6 +31,7 @@
 #include "fs/open_devices.h"
 #include "fs/passthrough.h"
 #include "fs/pollers.h"
+#include "fs/request_handler.h"
 #include "fs/text_file.h"
 #include "fs/thread_pool.h"
 #include "fs/transport.h"
@@ -42,7 +45,7 @@ struct fuse_session;
 
 namespace mapperfs {
 
-class FileSystem final : public EngineObserver {
+class FileSystem final : public EngineObserver, public RequestHandler {
  public:
   struct Options {
     std::uint32_t max_write = 1U << 20;  // bytes
@@ -64,9 +67,14 @@ class FileSystem final : public EngineObserver {
   }
   // No more requests come. Control operations that wait give up.
   void begin_stop() { stopping_.store(true, std::memory_order_release); }
-  // Ends the pools, waits for every answer. The devices must be shut down.
+  // Ends the pools; what was posted to them is answered. The devices must be shut down.
   void finish();
   ControlExecutor& executor() { return executor_; }
+  Transport& transport() { return transport_; }
+
+  // RequestHandler
+  void serve_io(IoRequest& io, const IoCall& call) noexcept override;
+  bool serve_message(std::span<std::byte> message) override;
 
   // EngineObserver
   void device_event(MappedDevice& device) override;
@@ -127,11 +135,11 @@ class FileSystem final : public EngineObserver {
   void open_device(fuse_req* req, const std::shared_ptr<MappedDevice>& device,
                    const fuse_file_info& fi);
   void open_text(fuse_req* req, Inode inode, const fuse_file_info& fi);
-  void read_device(fuse_req* req, OpenDevice& open, std::size_t size, std::uint64_t offset);
-  void write_device(fuse_req* req, OpenDevice& open, const char* data, std::size_t size,
-                    std::uint64_t offset, bool sync);
-  void write_edges(fuse_req* req, OpenDevice& open, const char* data, std::size_t size,
-                   std::uint64_t offset, std::uint8_t flags);
+  void read_device(IoRequest& io, OpenDevice& open, std::size_t size, std::uint64_t offset);
+  void write_device(IoRequest& io, OpenDevice& open, std::size_t size, std::uint64_t offset,
+                    bool sync);
+  void write_edges(IoRequest& io, OpenDevice& open, std::size_t size, std::uint64_t offset,
+                   std::uint8_t flags);
   void write_text(fuse_req* req, TextFile& file, const char* data, std::size_t size,
                   std::uint64_t offset);
   [[nodiscard]] std::string version_text() const;
@@ -156,8 +164,6 @@ class FileSystem final : public EngineObserver {
   DeviceNotes notes_;
   Passthrough passthrough_;
   OpenDevices open_devices_;
-  ThreadPool answers_;
-  IoPools io_;
   Pollers pollers_;
   ControlExecutor executor_;
   ThreadPool control_;

@@ -2,17 +2,16 @@
 
 #include <fmt/format.h>
 #include <fuse_lowlevel.h>
-#include <pthread.h>
-#include <signal.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <chrono>
-#include <condition_variable>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <span>
 #include <utility>
 
 #include "fs/file_system.h"
@@ -65,70 +64,55 @@ __attribute__((format(printf, 2, 0))) void take_library_log(fuse_log_level level
   library_log().add(line.data());
 }
 
-// Wakes a thread that waits in a system call.
-constexpr int kWakeSignal = SIGUSR2;
-constexpr std::chrono::milliseconds kWakeAgain{20};
+// libfuse writes its answers through this.
+ssize_t write_answer(int, iovec* pieces, int count, void* userdata) {
+  return static_cast<FileSystem*>(userdata)->transport().reply(
+      std::span<const iovec>(pieces, static_cast<std::size_t>(count)));
+}
 
-void allow_wake_signal() {
-  struct sigaction action {};
-  action.sa_handler = [](int) {};
-  ::sigaction(kWakeSignal, &action, nullptr);
-  sigset_t set;
-  ::sigemptyset(&set);
-  ::sigaddset(&set, kWakeSignal);
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+// libfuse wants one; nothing of ours makes libfuse read.
+ssize_t read_request(int fd, void* buffer, std::size_t bytes, void*) {
+  return ::read(fd, buffer, bytes);
+}
+
+// False where libfuse was built without it: 3.18 leaves it out unless asked.
+bool take_answers(fuse_session& session) {
+  fuse_custom_io io{};
+  io.writev = write_answer;
+  io.read = read_request;
+#if FUSE_USE_VERSION >= 317
+  const int result = fuse_session_custom_io(&session, &io, sizeof(io), fuse_session_fd(&session));
+#else
+  const int result = fuse_session_custom_io(&session, &io, fuse_session_fd(&session));
+#endif
+  return result == 0;
+}
+
+Transport::Options transport_options(const MountOptions& options) {
+  return {options.transport, options.ring_depth, options.max_write};
 }
 
 }  // namespace
-
-// The thread that is inside Transport::serve(), so that it can be woken.
-class Mount::Serving {
- public:
-  void begin() {
-    allow_wake_signal();
-    const std::lock_guard lock(mutex_);
-    thread_ = ::pthread_self();
-    running_ = true;
-  }
-  void end() {
-    const std::lock_guard lock(mutex_);
-    running_ = false;
-    stopped_.notify_all();
-  }
-  // The exit flag is set; the thread may be just about to wait, so one signal is not enough.
-  void wake_until_end() {
-    std::unique_lock lock(mutex_);
-    while (running_) {
-      ::pthread_kill(thread_, kWakeSignal);
-      stopped_.wait_for(lock, kWakeAgain);
-    }
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable stopped_;
-  pthread_t thread_{};
-  bool running_ = false;
-};
 
 std::string libfuse_version() { return fuse_pkgversion(); }
 
 Mount::Mount(Engine& engine, MountOptions options)
     : engine_(engine),
       options_(std::move(options)),
-      choice_(make_transport(options_.transport)),
-      serving_(std::make_unique<Serving>()) {
+      transport_(transport_options(options_),
+                 [this](const std::string& sentence) { engine_.log().add(sentence); }) {
   FileSystem::Options fs_options;
   fs_options.max_write = options_.max_write;
   fs_options.cache = options_.cache;
   fs_options.passthrough = options_.passthrough;
   fs_options.serving = options_.serving;
-  fs_ = std::make_unique<FileSystem>(engine, *choice_.transport, std::move(fs_options));
+  fs_ = std::make_unique<FileSystem>(engine, transport_, std::move(fs_options));
 }
 
 Mount::~Mount() {
   fs_->begin_stop();
   fs_->finish();
+  transport_.end();
   if (session_ != nullptr) {
     fuse_session_destroy(session_);
   }
@@ -148,14 +132,8 @@ Result<std::unique_ptr<Mount>> Mount::make(Engine& engine, MountOptions options)
 Status Mount::make_session() {
   fuse_set_log_func(take_library_log);
   library_log().attach(&engine_.log());
-  if (!choice_.note.empty()) {
-    engine_.log().add(fmt::format("transport: {}; /dev/fuse instead", choice_.note));
-  }
   std::string list =
       fmt::format("fsname={},subtype=mapperfs,default_permissions", options_.fs_name);
-  for (const std::string& option : choice_.transport->session_options(options_.max_write)) {
-    list += "," + option;
-  }
   for (const std::string& option : options_.fuse_options) {
     list += "," + option;
   }
@@ -181,15 +159,14 @@ Status Mount::serve() {
     return {EIO, fmt::format("cannot mount on {}{}{}", options_.mount_point,
                              why.empty() ? "" : ": ", why)};
   }
-  serving_->begin();
-  const int error = choice_.transport->serve(*session_);
-  serving_->end();
+  const bool routed = take_answers(*session_);
+  const int error = transport_.serve(fuse_session_fd(session_), routed, *fs_);
   fs_->begin_stop();
   // Devices first: what is under way completes, what waits for a suspended device fails. Then
   // nothing is left to answer, and the kernel can be told.
   engine_.shut_down();
   fs_->finish();
-  choice_.transport->end(*session_);
+  transport_.end();
   fuse_session_unmount(session_);
   if (error != 0) {
     return {error,
@@ -200,7 +177,7 @@ Status Mount::serve() {
 
 void Mount::stop() {
   fuse_session_exit(session_);
-  serving_->wake_until_end();
+  transport_.stop();
 }
 
 }  // namespace mapperfs

@@ -24,6 +24,7 @@ struct MountOptions {
   // As after -o, without those that mapperfs itself takes.
   std::vector<std::string> fuse_options;
   TransportKind transport = TransportKind::kAuto;
+  unsigned ring_depth = 0;             // places on each ring of io_uring; 0: by memory
   std::uint32_t max_write = 1U << 20;  // bytes
   bool cache = false;                  // let the kernel keep pages of device files
   bool passthrough = false;            // have the kernel serve device files itself where it can
@@ -51,13 +52,11 @@ class Mount {
   Mount(Engine& engine, MountOptions options);
   Status make_session();
 
-  class Serving;
   Engine& engine_;
   MountOptions options_;
-  TransportChoice choice_;
+  Transport transport_;
   std::unique_ptr<FileSystem> fs_;
   fuse_session* session_ = nullptr;
-  std::unique_ptr<Serving> serving_;
 };
 
 // libfuse's version, as `mapperfs --version` prints it.

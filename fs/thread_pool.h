@@ -2,10 +2,8 @@
 // and everything that waits for I/O.
 //
 // A thread is started when work waits and none is idle, up to the pool's limit, and stays until
-// stop(): these threads answer requests, and an answer on an io_uring ring belongs to the thread
-// that gave it; if the thread ended, the kernel would cancel the ring's place with it. With as many
-// waiting as the limit says, further work queues: so work that only other work of the same pool can
-// end does not belong in one pool.
+// stop(). With as many waiting as the limit says, further work queues: so work that only other work
+// of the same pool can end does not belong in one pool.
 #pragma once
 
 #include <condition_variable>

@@ -1,18 +1,33 @@
-// How requests come from the kernel and answers go back. One is chosen when the file system is
-// mounted; nothing above this seam knows which.
+// How requests come from the kernel and answers go back: the seam below the file system, which
+// does not know which transport serves it.
+//
+// Requests are read from /dev/fuse (dev_readers.h) or come on rings of io_uring (rings.h). Reads,
+// writes and fsyncs of device files go straight to the file system; all others go through libfuse,
+// whose answers come back through reply() (message_router.h). Where rings serve, /dev/fuse still
+// brings what does not travel on them (INIT, FORGET, INTERRUPT).
 #pragma once
 
+#include <sys/types.h>
+#include <sys/uio.h>
+
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "engine/status.h"
 
-struct fuse_conn_info;
-struct fuse_session;
+struct fuse_init_out;
 
 namespace mapperfs {
+
+class DevReaders;
+class MessageRouter;
+class ReplyPlace;
+class RequestHandler;
+class Rings;
 
 enum class TransportKind : std::uint8_t { kAuto, kDev, kUring };
 
@@ -21,32 +36,50 @@ Result<TransportKind> parse_transport(const std::string& word);
 
 class Transport {
  public:
+  struct Options {
+    TransportKind kind = TransportKind::kAuto;
+    unsigned ring_depth = 0;             // places on each ring; 0: by memory
+    std::uint32_t max_write = 1U << 20;  // bytes: the largest request that will be agreed upon
+  };
+  // `log` takes sentences about the choice, at any time until the end.
+  Transport(Options options, std::function<void(const std::string&)> log);
+  ~Transport();
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
-  virtual ~Transport() = default;
 
-  // Options that the FUSE session must be made with, for requests of up to `max_write` bytes.
-  [[nodiscard]] virtual std::vector<std::string> session_options(std::uint32_t max_write) = 0;
-  // The kernel said what it can: before the connection is agreed upon.
-  virtual void negotiate(fuse_conn_info& conn) = 0;
-  // Serves until the file system is unmounted or the session is told to exit. 0 or an errno.
-  virtual int serve(fuse_session& session) = 0;
-  // After serve(), when every request has been answered: lets go of what answers needed.
-  virtual void end(fuse_session& session) { static_cast<void>(session); }
-  // What serves, as sys/version says it; settled once negotiate() has run. Any thread.
-  [[nodiscard]] virtual std::string name() const = 0;
+  // Asynchronous requests that the kernel may have under way at once.
+  [[nodiscard]] std::uint16_t max_background() const;
+  // Serves the session behind the descriptor until the file system is unmounted or stop() is
+  // called; `routed` says that libfuse's answers come to reply(), without which there are no rings
+  // and no descriptors but this. 0 or an errno. `handler` outlives the transport.
+  int serve(int fd, bool routed, RequestHandler& handler);
+  // Makes serve() return. Any thread, not a signal handler. Waits until nothing is read any more.
+  void stop();
+  // After serve(), when all that serves requests has stopped: waits until every read, write and
+  // fsync was answered.
+  void end();
+  // What libfuse writes, as writev(2). Any thread.
+  ssize_t reply(std::span<const iovec> pieces);
+  // What serves, as sys/version says it; settled once the first request has come. Any thread.
+  [[nodiscard]] std::string name() const;
 
- protected:
-  Transport() = default;
+ private:
+  class SessionPlace;
+  void before_init(fuse_init_out& answer, std::uint64_t offered);
+  void after_init();
+
+  const Options options_;
+  const std::function<void(const std::string&)> log_;
+  bool want_rings_ = false;
+  unsigned depth_ = 0;
+  int fd_ = -1;
+  std::mutex mutex_;
+  bool stopping_ = false;  // mutex_
+  // Set once by serve(), under mutex_; the parts know which threads may use them.
+  std::unique_ptr<SessionPlace> notices_;
+  std::unique_ptr<MessageRouter> router_;
+  std::unique_ptr<DevReaders> readers_;
+  std::unique_ptr<Rings> rings_;
 };
-
-struct TransportChoice {
-  std::unique_ptr<Transport> transport;
-  // Why it is not the one that was asked for, or what to know about it; or empty.
-  std::string note;
-};
-
-// kAuto is the safe one: /dev/fuse. Asking for one that cannot be had gives that and a note.
-TransportChoice make_transport(TransportKind kind);
 
 }  // namespace mapperfs

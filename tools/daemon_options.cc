@@ -53,6 +53,18 @@ Status parse_seconds(const std::string& value, std::uint64_t& seconds) {
   return {};
 }
 
+Status parse_ring_depth(const std::string& value, unsigned& places) {
+  constexpr unsigned kLeast = 4;
+  constexpr unsigned kMost = 1024;
+  const char* end = value.data() + value.size();
+  const auto [at, error] = std::from_chars(value.data(), end, places);
+  if (error != std::errc() || at != end || places < kLeast || places > kMost) {
+    return {EINVAL, fmt::format("io_uring_q_depth \"{}\" is not a number between {} and {}", value,
+                                kLeast, kMost)};
+  }
+  return {};
+}
+
 Status parse_thin_cache(const std::string& value, std::uint64_t& bytes) {
   constexpr std::uint64_t kLeastMib = 4;
   constexpr std::uint64_t kMostMib = 1U << 20;
@@ -110,6 +122,13 @@ Status take_mount_option(const std::string& option, DaemonOptions& options) {
   if (key == "thin_cache") {
     return parse_thin_cache(value, options.thin_cache_bytes);
   }
+  if (key == "io_uring_q_depth") {
+    return parse_ring_depth(value, options.ring_depth);
+  }
+  if (option == "io_uring") {
+    options.transport = "uring";  // libfuse's word for it: its own rings stay off
+    return {};
+  }
   if (option == "cache") {
     options.cache = true;
   } else if (option == "passthrough") {
@@ -141,11 +160,12 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
       ->required()
       ->option_text("[NAME] MOUNT_POINT");
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
-  app.add_option("-o", lists,
-                 "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
-                 "cache, passthrough, tables=FILE, log_level=LEVEL, thin_cache=SIZE, "
-                 "thin_no_space_timeout=SECONDS, and those of mount(8) and libfuse (allow_other, "
-                 "allow_root, ro, ...)")
+  app.add_option(
+         "-o", lists,
+         "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
+         "io_uring_q_depth=N, cache, passthrough, tables=FILE, log_level=LEVEL, thin_cache=SIZE, "
+         "thin_no_space_timeout=SECONDS, and those of mount(8) and libfuse (allow_other, "
+         "allow_root, ro, ...)")
       ->option_text("LIST");
   app.add_option("--tables", options.tables,
                  "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave");

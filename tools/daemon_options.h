@@ -16,6 +16,7 @@ struct DaemonOptions {
   std::vector<std::string> fuse_options;  // for libfuse and the kernel
   std::string transport = "auto";
   std::uint32_t max_write = 1U << 20;
+  unsigned ring_depth = 0;  // places on each ring of io_uring; 0: by memory
   bool cache = false;
   bool passthrough = false;
   bool foreground = false;

@@ -74,6 +74,7 @@ Status run(const DaemonOptions& options, Background& background) {
   mount_options.fs_name = options.fs_name;
   mount_options.fuse_options = options.fuse_options;
   mount_options.transport = *transport;
+  mount_options.ring_depth = options.ring_depth;
   mount_options.max_write = options.max_write;
   mount_options.cache = options.cache;
   mount_options.passthrough = options.passthrough;

@@ -1,0 +1,73 @@
+// Requests that libfuse answers: on the way in they are handed over in one piece, and what libfuse
+// writes is brought back to where the request came from, a descriptor or a place on a ring.
+//
+// libfuse knows one descriptor. fuse_session_custom_io() gives its answers to us instead; an answer
+// is known by the number of its request, which the kernel never uses twice. The numbers stay the
+// kernel's own, so an INTERRUPT, which always comes by descriptor, finds the request that it means.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+
+#include "fs/request_handler.h"
+
+struct fuse_init_out;
+
+namespace mapperfs {
+
+// Where the answer to one request goes.
+class ReplyPlace {
+ public:
+  // As writev(2), errno included: the header of the answer and what follows it. Any thread.
+  virtual ssize_t reply(std::span<const iovec> pieces) noexcept = 0;
+
+ protected:
+  ReplyPlace() = default;
+  ~ReplyPlace() = default;
+};
+
+// Threads: any, but for the set-up.
+class MessageRouter {
+ public:
+  explicit MessageRouter(RequestHandler& handler) : handler_(handler) {}
+  MessageRouter(const MessageRouter&) = delete;
+  MessageRouter& operator=(const MessageRouter&) = delete;
+
+  // Before the first message. `notices`: takes what answers no request (wake-ups of pollers,
+  // forgotten pages). `before` may change libfuse's answer to INIT, given the kernel's flags;
+  // `after` is called when the kernel has it. Outlive this.
+  using BeforeInit = std::function<void(fuse_init_out& answer, std::uint64_t offered)>;
+  void set_up(ReplyPlace& notices, BeforeInit before, std::function<void()> after);
+
+  // Hands a request on; its answer goes to `place`. As RequestHandler::serve_message().
+  bool hand_on(std::span<std::byte> message, ReplyPlace& place);
+  // What libfuse writes.
+  ssize_t reply(std::span<const iovec> pieces);
+
+ private:
+  enum class Patch : std::uint8_t { kNone, kInit, kDeviceOpen };
+  struct Route {
+    ReplyPlace* place = nullptr;
+    Patch patch = Patch::kNone;
+  };
+  Route take(std::uint64_t unique);
+  ssize_t reply_init(const Route& route, std::span<const iovec> pieces);
+  ssize_t reply_interrupt(std::uint64_t unique, std::span<const iovec> pieces);
+
+  RequestHandler& handler_;
+  ReplyPlace* notices_ = nullptr;
+  BeforeInit before_init_;
+  std::function<void()> after_init_;
+  std::uint64_t offered_ = 0;  // by INIT: one thread
+  std::mutex mutex_;
+  std::unordered_map<std::uint64_t, Route> routes_;  // by unique; mutex_
+};
+
+}  // namespace mapperfs

@@ -1,0 +1,370 @@
+#include "fs/ring.h"
+
+#include <liburing.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "engine/assert.h"
+#include "engine/thread.h"
+#include "fs/fuse_abi.h"
+
+namespace mapperfs {
+namespace {
+
+// A page for the head; then the payload, with room for what unaligned reads read more.
+constexpr std::size_t kPlaceBytes = kBufferAlignment + IoRequest::kRoomBytes;
+// Submissions that are not a place's: waits for the two wake-ups.
+constexpr unsigned kOwnSubmissions = 2;
+constexpr unsigned kBatch = 64;
+
+// User data of those; a place's is its address.
+constexpr std::uint64_t kWakeTag = 1;
+constexpr std::uint64_t kAioTag = 2;
+
+// From the best to what every kernel has that has FUSE over io_uring at all. Task work runs when
+// the thread waits, in one go, and never interrupts it.
+constexpr std::array<unsigned, 3> kRingFlags = {
+    IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+    IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN,
+    IORING_SETUP_SQE128};
+
+void pin_to(unsigned core) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  // Not allowed, or not there now: the ring is served from elsewhere, and that is all.
+  static_cast<void>(::sched_setaffinity(0, sizeof(set), &set));
+}
+
+}  // namespace
+
+// --- a place ---
+
+RingPlace::RingPlace(Ring& ring, std::byte* memory)
+    : ring_(ring),
+      head_(*reinterpret_cast<fuse_abi::UringHead*>(memory)),
+      memory_{{&head_, sizeof(head_)}, {memory + kBufferAlignment, ring.options_.payload_bytes}} {
+  set_data(memory + kBufferAlignment);
+}
+
+void RingPlace::set_answer(int error, std::size_t bytes) noexcept {
+  fuse_out_header header{};
+  header.len = static_cast<std::uint32_t>(sizeof(header) + bytes);
+  header.error = -error;
+  header.unique = unique_;
+  std::memcpy(head_.in_out, &header, sizeof(header));
+  head_.ent_in_out.payload_bytes = static_cast<std::uint32_t>(bytes);
+}
+
+void RingPlace::send(int error, std::size_t bytes) noexcept {
+  set_answer(error, bytes);
+  ring_.answered(*this);
+}
+
+ssize_t RingPlace::reply(std::span<const iovec> pieces) noexcept {
+  fuse_out_header header{};
+  std::memcpy(&header, pieces[0].iov_base, sizeof(header));
+  std::size_t bytes = 0;
+  for (const iovec& piece : pieces.subspan(1)) {
+    if (piece.iov_len > memory_[1].iov_len - bytes) {
+      bytes = 0;
+      header.error = -EIO;  // larger than the kernel asked for
+      break;
+    }
+    std::memcpy(data() + bytes, piece.iov_base, piece.iov_len);
+    bytes += piece.iov_len;
+  }
+  set_answer(-header.error, bytes);
+  ring_.answered(*this);
+  return static_cast<ssize_t>(sizeof(header) + bytes);
+}
+
+// --- any thread ---
+
+thread_local constinit Ring* Ring::current_ = nullptr;
+
+void Ring::RingDelete::operator()(::io_uring* ring) const {
+  ::io_uring_queue_exit(ring);
+  const std::unique_ptr<::io_uring> gone(ring);
+}
+
+Ring::Ring(RequestHandler& handler, MessageRouter& router, const Options& options)
+    : handler_(handler), router_(router), options_(options) {
+  MFS_ASSERT(options_.payload_bytes <= IoRequest::kMaxBytes && options_.depth > 0);
+}
+
+Ring::~Ring() {
+  end();
+  if (memory_ != nullptr) {
+    ::munmap(memory_, options_.depth * kPlaceBytes);
+  }
+}
+
+int Ring::start() {
+  // Not EFD_NONBLOCK: a read of it on the ring is to wait.
+  wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+  if (wake_.get() < 0) {
+    return errno;
+  }
+  thread_ = start_thread("mfs-ring-" + std::to_string(options_.queue), ThreadLife::kLasting,
+                         [this] { thread_main(); });
+  if (!thread_.joinable()) {
+    return EAGAIN;
+  }
+  started_.wait(-1);
+  return started_.load();
+}
+
+void Ring::advance(Stage stage) {
+  stage_.store(stage, std::memory_order_release);
+  static_cast<void>(::eventfd_write(wake_.get(), 1));
+}
+
+void Ring::go() { advance(Stage::kServing); }
+
+void Ring::close() { advance(Stage::kClosing); }
+
+void Ring::await_closed() { closed_.wait(false); }
+
+void Ring::end() {
+  if (thread_.joinable()) {
+    advance(Stage::kEnding);
+    thread_.join();
+    while (wakers_.load(std::memory_order_acquire) != 0) {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void Ring::answered(RingPlace& place) noexcept {
+  if (current_ == this) {
+    offer(place, fuse_abi::kUringCommitAndFetch);
+    return;
+  }
+  // Counted, so that the descriptor is not closed, and its number another's, before the wake-up.
+  wakers_.fetch_add(1, std::memory_order_relaxed);
+  if (answers_.give(place)) {
+    static_cast<void>(::eventfd_write(wake_.get(), 1));
+  }
+  wakers_.fetch_sub(1, std::memory_order_release);
+}
+
+// --- the ring's thread ---
+
+void Ring::thread_main() {
+  current_ = this;
+  pin_to(options_.queue);
+  const int error = set_up();
+  started_.store(error);
+  started_.notify_all();
+  if (error == 0) {
+    run();
+  }
+  aio_.stop();
+  ring_.reset();
+}
+
+bool Ring::map_memory() {
+  void* memory = ::mmap(nullptr, options_.depth * kPlaceBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    return false;
+  }
+  memory_ = static_cast<std::byte*>(memory);
+  for (unsigned i = 0; i < options_.depth; ++i) {
+    places_.push_back(std::make_unique<RingPlace>(*this, memory_ + i * kPlaceBytes));
+  }
+  message_.resize(sizeof(fuse_in_header) + sizeof(fuse_abi::UringHead::op_in) +
+                  options_.payload_bytes);
+  return true;
+}
+
+int Ring::set_up() {
+  if (!map_memory()) {
+    return ENOMEM;
+  }
+  const unsigned entries = std::bit_ceil(options_.depth + kOwnSubmissions);
+  int error = EINVAL;
+  for (const unsigned flags : kRingFlags) {
+    auto ring = std::make_unique<::io_uring>();
+    ::io_uring_params params{};
+    params.flags = flags;
+    error = -::io_uring_queue_init_params(entries, ring.get(), &params);
+    if (error == 0) {
+      ring_.reset(ring.release());
+      break;
+    }
+  }
+  if (error != 0) {
+    return error;
+  }
+  // Both spare the kernel from looking descriptors up, which counts in shared words.
+  static_cast<void>(::io_uring_register_ring_fd(ring_.get()));
+  error = -::io_uring_register_files(ring_.get(), &options_.fd, 1);
+  await(wake_.get(), wake_value_, kWakeTag);
+  return error;
+}
+
+// Never none left: each place has one submission at a time, and the ring has one for each.
+::io_uring_sqe& Ring::next_sqe() noexcept {
+  ::io_uring_sqe* sqe = ::io_uring_get_sqe(ring_.get());
+  MFS_ASSERT(sqe != nullptr);
+  std::memset(sqe, 0, 2 * sizeof(*sqe));
+  return *sqe;
+}
+
+void Ring::offer(RingPlace& place, std::uint32_t command) noexcept {
+  if (place.io_) {
+    place.io_ = false;
+    --io_away_;
+  }
+  ::io_uring_sqe& sqe = next_sqe();
+  sqe.opcode = IORING_OP_URING_CMD;
+  sqe.flags = IOSQE_FIXED_FILE;
+  sqe.cmd_op = command;
+  if (command == fuse_abi::kUringRegister) {
+    sqe.addr = reinterpret_cast<std::uint64_t>(place.memory_);
+    sqe.len = 2;
+  }
+  sqe.user_data = reinterpret_cast<std::uint64_t>(&place);
+  fuse_abi::UringCommand request{};
+  request.commit_id = place.commit_id_;
+  request.queue = static_cast<std::uint16_t>(options_.queue);
+  std::memcpy(sqe.cmd, &request, sizeof(request));
+}
+
+void Ring::await(int fd, std::uint64_t& value, std::uint64_t tag) noexcept {
+  ::io_uring_sqe& sqe = next_sqe();
+  ::io_uring_prep_read(&sqe, fd, &value, sizeof(value), 0);
+  sqe.user_data = tag;
+}
+
+void Ring::run() {
+  for (;;) {
+    const int rc = ::io_uring_submit_and_wait(ring_.get(), 1);
+    MFS_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
+    if (aio_.started()) {
+      aio_.plug();
+    }
+    while (turn() == static_cast<int>(kBatch)) {
+    }
+    RingPlace* place = answers_.take_all();
+    while (place != nullptr) {
+      RingPlace* next = place->next_handed;
+      offer(*place, fuse_abi::kUringCommitAndFetch);
+      place = next;
+    }
+    if (aio_.started()) {
+      aio_.reap();
+      aio_.unplug();
+    }
+    look_at_stage();
+    if (stage_.load(std::memory_order_acquire) == Stage::kEnding && io_away_ == 0) {
+      static_cast<void>(::io_uring_submit(ring_.get()));
+      return;
+    }
+  }
+}
+
+// Takes what has completed, a batch at most; how many it was.
+int Ring::turn() {
+  struct Event {
+    std::uint64_t user_data;
+    int result;
+  };
+  std::array<::io_uring_cqe*, kBatch> cqes{};
+  std::array<Event, kBatch> events;
+  const unsigned count = ::io_uring_peek_batch_cqe(ring_.get(), cqes.data(), kBatch);
+  for (unsigned i = 0; i < count; ++i) {
+    events[i] = {cqes[i]->user_data, cqes[i]->res};
+  }
+  ::io_uring_cq_advance(ring_.get(), count);
+  for (unsigned i = 0; i < count; ++i) {
+    completed(events[i].user_data, events[i].result);
+  }
+  return static_cast<int>(count);
+}
+
+void Ring::completed(std::uint64_t user_data, int result) {
+  if (user_data == kWakeTag) {
+    MFS_ASSERT(result > 0 || result == -EINTR);
+    await(wake_.get(), wake_value_, kWakeTag);
+  } else if (user_data == kAioTag) {
+    MFS_ASSERT(result > 0 || result == -EINTR);
+    await(aio_.notify_fd(), aio_value_, kAioTag);
+  } else if (result == 0) {
+    take(*reinterpret_cast<RingPlace*>(user_data));
+  } else if (result != -ENOTCONN && result != -ECONNABORTED && result != -ECANCELED) {
+    // Not the end of the mount: the kernel does not want this place.
+    refused_.store(true, std::memory_order_release);
+  }
+}
+
+void Ring::take(RingPlace& place) {
+  fuse_in_header header{};
+  std::memcpy(&header, place.head_.in_out, sizeof(header));
+  place.unique_ = header.unique;
+  place.commit_id_ = place.head_.ent_in_out.commit_id;
+  if (stage_.load(std::memory_order_relaxed) >= Stage::kClosing && closed_.load()) {
+    place.send(ENOTCONN, 0);
+    return;
+  }
+  if (!aio_.started()) [[unlikely]] {
+    aio_.start();
+    aio_.plug();
+    if (aio_.notify_fd() >= 0) {
+      await(aio_.notify_fd(), aio_value_, kAioTag);
+    }
+  }
+  const std::size_t payload = place.head_.ent_in_out.payload_bytes;
+  IoCall call;
+  if (decode_io(header, place.head_.op_in, payload, call)) [[likely]] {
+    place.io_ = true;
+    ++io_away_;
+    handler_.serve_io(place, call);
+    return;
+  }
+  hand_on(place, payload);
+}
+
+// What libfuse reads must not be where its answer goes: another thread may give that at any time.
+void Ring::hand_on(RingPlace& place, std::size_t payload_bytes) {
+  fuse_in_header header{};
+  std::memcpy(&header, place.head_.in_out, sizeof(header));
+  const std::size_t before = sizeof(header) + payload_bytes;
+  const std::size_t argument = header.len >= before ? header.len - before : SIZE_MAX;
+  if (argument > sizeof(place.head_.op_in) || payload_bytes > options_.payload_bytes) {
+    place.send(EIO, 0);
+    return;
+  }
+  std::byte* at = message_.data();
+  std::memcpy(at, &header, sizeof(header));
+  std::memcpy(at + sizeof(header), place.head_.op_in, argument);
+  std::memcpy(at + sizeof(header) + argument, place.data(), payload_bytes);
+  static_cast<void>(router_.hand_on(std::span(at, header.len), place));
+}
+
+void Ring::look_at_stage() {
+  const Stage stage = stage_.load(std::memory_order_acquire);
+  if (stage == Stage::kServing && !offered_) {
+    offered_ = true;
+    for (const std::unique_ptr<RingPlace>& place : places_) {
+      offer(*place, fuse_abi::kUringRegister);
+    }
+  }
+  if (stage >= Stage::kClosing && !closed_.load(std::memory_order_relaxed)) {
+    closed_.store(true);
+    closed_.notify_all();
+  }
+}
+
+}  // namespace mapperfs

@@ -1,0 +1,144 @@
+// FUSE over io_uring: one core's queue of requests, and the thread that serves it.
+//
+// The kernel hands a request that was made on a core to that core's ring. Its places (`depth` of
+// them) are memory of ours that the kernel copies requests to and answers from. A place is the
+// request's until it is answered; the answer and the wait for the next request are one submission.
+//
+// Only the ring's own thread touches the ring. What it ends itself (memory-speed targets, its own
+// libaio context, which it reaps) is answered in the next submission, with everything else of that
+// turn: one system call a turn. An answer from any other thread (a timer, a worker, a control
+// operation) goes to a lock-free list; who gives the first of several wakes the thread.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/unique_fd.h"
+#include "fs/hand_back.h"
+#include "fs/io_request.h"
+#include "fs/message_router.h"
+#include "fs/polled_aio.h"
+#include "fs/request_handler.h"
+
+struct io_uring;
+struct io_uring_sqe;
+struct iovec;
+
+namespace mapperfs {
+
+class Ring;
+
+namespace fuse_abi {
+struct UringHead;
+}
+
+// A place on a ring, with the request that holds it.
+class RingPlace final : public IoRequest, public ReplyPlace {
+ public:
+  RingPlace(Ring& ring, std::byte* memory);
+
+  // ReplyPlace: libfuse's answer.
+  ssize_t reply(std::span<const iovec> pieces) noexcept override;
+
+  RingPlace* next_handed = nullptr;  // of HandBack
+
+ private:
+  friend class Ring;
+  void send(int error, std::size_t bytes) noexcept override;
+  void set_answer(int error, std::size_t bytes) noexcept;
+
+  Ring& ring_;
+  fuse_abi::UringHead& head_;
+  iovec memory_[2];  // as the kernel is told: head and payload
+  std::uint64_t unique_ = 0;
+  std::uint64_t commit_id_ = 0;
+  bool io_ = false;  // a read, write or fsync: its answer is waited for at the end
+};
+
+class Ring {
+ public:
+  struct Options {
+    int fd = -1;  // of the session, borrowed
+    unsigned queue = 0;
+    unsigned depth = 0;
+    std::size_t payload_bytes = 0;  // the kernel's largest request: at most IoRequest::kMaxBytes
+  };
+  // All outlive this.
+  Ring(RequestHandler& handler, MessageRouter& router, const Options& options);
+  ~Ring();
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
+
+  // Makes the ring and its thread. 0 or an errno.
+  int start();
+  // The kernel agreed to rings: offers the places.
+  void go();
+  // Two steps, so that all rings close at once: no request is handed on when await_closed() is back
+  // (they fail with ENOTCONN); those under way still end and are answered.
+  void close();
+  void await_closed();
+  // Waits until every read, write and fsync was answered, ends the thread.
+  void end();
+  // The kernel refused the places: nothing will come here. Any thread.
+  [[nodiscard]] bool refused() const { return refused_.load(std::memory_order_acquire); }
+
+ private:
+  friend class RingPlace;
+  enum class Stage : unsigned char { kStarting, kServing, kClosing, kEnding };
+  struct RingDelete {
+    void operator()(::io_uring* ring) const;
+  };
+
+  // Any thread: the place's answer is written, the kernel can have it.
+  void answered(RingPlace& place) noexcept;
+  void advance(Stage stage);
+
+  // The ring's thread, all of these.
+  void thread_main();
+  int set_up();
+  bool map_memory();
+  void run();
+  int turn();
+  void completed(std::uint64_t user_data, int result);
+  void take(RingPlace& place);
+  void hand_on(RingPlace& place, std::size_t payload_bytes);
+  void look_at_stage();
+  ::io_uring_sqe& next_sqe() noexcept;
+  void offer(RingPlace& place, std::uint32_t command) noexcept;
+  void await(int fd, std::uint64_t& value, std::uint64_t tag) noexcept;
+
+  static thread_local constinit Ring* current_;
+
+  RequestHandler& handler_;
+  MessageRouter& router_;
+  const Options options_;
+  UniqueFd wake_;
+  std::atomic<Stage> stage_{Stage::kStarting};
+  std::atomic<bool> refused_{false};
+  std::atomic<bool> closed_{false};
+  std::atomic<int> started_{-1};  // then 0 or an errno
+  HandBack<RingPlace> answers_;
+  // Threads between giving an answer and waking this one.
+  std::atomic<unsigned> wakers_{0};
+  std::thread thread_;
+
+  // The ring's thread.
+  std::unique_ptr<::io_uring, RingDelete> ring_;
+  std::byte* memory_ = nullptr;
+  std::vector<std::unique_ptr<RingPlace>> places_;
+  std::vector<std::byte> message_;  // for libfuse, which wants requests in one piece
+  PolledAio aio_;
+  bool aio_awaited_ = false;
+  bool offered_ = false;
+  std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered
+  std::uint64_t wake_value_ = 0;
+  std::uint64_t aio_value_ = 0;
+};
+
+}  // namespace mapperfs

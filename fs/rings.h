@@ -1,0 +1,49 @@
+// FUSE over io_uring: a ring for every core that the machine may ever have, which is what the
+// kernel wants before it uses any.
+//
+// Memory: cores x depth x (largest request + 132 KiB) of address space. Only what requests touched
+// is memory, and the kernel takes the place used last first.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/ring.h"
+
+namespace mapperfs {
+
+class Rings {
+ public:
+  static constexpr unsigned kMinDepth = 4;
+  static constexpr unsigned kMaxDepth = 1024;
+
+  Rings(RequestHandler& handler, MessageRouter& router) : handler_(handler), router_(router) {}
+  Rings(const Rings&) = delete;
+  Rings& operator=(const Rings&) = delete;
+
+  // Places for one core's requests of up to `request_bytes` bytes where nobody says otherwise: what
+  // 1 GiB of address space gives for the cores that run now, but 16 to 256.
+  static unsigned default_depth(std::uint32_t request_bytes);
+  // Why FUSE over io_uring cannot be had from this kernel, or an empty sentence.
+  static std::string why_not();
+
+  // Makes the rings and their threads. Empty, or why not, with nothing left.
+  std::string make(int fd, unsigned depth, std::uint32_t request_bytes);
+  void go();
+  void close();
+  void end();
+  // Agreed upon, and not refused by the kernel. Any thread.
+  [[nodiscard]] bool serve() const;
+
+ private:
+  RequestHandler& handler_;
+  MessageRouter& router_;
+  std::vector<std::unique_ptr<Ring>> rings_;
+  std::atomic<bool> agreed_{false};
+};
+
+}  // namespace mapperfs

@@ -1,0 +1,224 @@
+#include "fs/dev_readers.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "engine/mapped_device.h"
+#include "fs/io_request.h"
+#include "fs/message_router.h"
+#include "tests/fs/fuse_messages.h"
+#include "tests/fs/world.h"
+
+namespace mapperfs {
+namespace {
+
+using fuse_test::Answer;
+using fuse_test::FakeKernel;
+using fuse_test::Message;
+
+// Answers at once from a ram disk, or keeps requests for the test to answer.
+class Handler final : public RequestHandler {
+ public:
+  explicit Handler(MappedDevice& device) : device_(device) {}
+  void serve_io(IoRequest& io, const IoCall& call) noexcept override {
+    {
+      const std::lock_guard lock(mutex_);
+      threads.insert(std::this_thread::get_id());
+      if (hold) {
+        held_.push_back(&io);
+        came_.notify_all();
+        return;
+      }
+    }
+    const sector_t sector = call.offset >> kSectorShift;
+    const sector_t sectors = (call.bytes + 511) >> kSectorShift;
+    switch (call.kind) {
+      case IoCall::Kind::kRead:
+        io.read(device_, sector, sectors, call.offset % 512, call.bytes);
+        return;
+      case IoCall::Kind::kWrite:
+        io.write(device_, sector, sectors, call.bytes, 0);
+        return;
+      case IoCall::Kind::kSync:
+        io.flush(device_);
+        return;
+    }
+  }
+  bool serve_message(std::span<std::byte> message) override {
+    const std::lock_guard lock(mutex_);
+    messages.emplace_back(message.begin(), message.end());
+    came_.notify_all();
+    return !over;
+  }
+  std::vector<IoRequest*> await_held(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(
+        came_.wait_for(lock, std::chrono::seconds(10), [&] { return held_.size() >= count; }));
+    return held_;
+  }
+  void await_message() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(came_.wait_for(lock, std::chrono::seconds(10), [&] { return !messages.empty(); }));
+  }
+
+  bool hold = false;  // before serve()
+  bool over = false;
+  std::vector<Message> messages;
+  std::set<std::thread::id> threads;
+
+ private:
+  MappedDevice& device_;
+  std::mutex mutex_;
+  std::condition_variable came_;
+  std::vector<IoRequest*> held_;
+};
+
+class DevReadersTest : public testing::Test {
+ protected:
+  ~DevReadersTest() override { finish(); }
+  void serve(unsigned helpers = 0) {
+    thread_ = std::thread([this, helpers] {
+      outcome_ = readers_.serve({kernel_.daemon_fd(), true, helpers});
+    });
+  }
+  void finish() {
+    if (thread_.joinable()) {
+      readers_.stop();
+      thread_.join();
+      readers_.end();
+    }
+  }
+
+  std::shared_ptr<MappedDevice> make_disk() {
+    world_.control_ok("disk: 0 8192 ram");
+    return *world_.engine.find("disk");
+  }
+
+  World world_;
+  std::shared_ptr<MappedDevice> disk_ = make_disk();
+  Handler handler_{*disk_};
+  MessageRouter router_{handler_};
+  FakeKernel kernel_;
+  DevReaders readers_{handler_, router_};
+  std::thread thread_;
+  int outcome_ = -1;
+};
+
+TEST_F(DevReadersTest, WritesAndReadsBack) {
+  serve();
+  const std::string data(4096, 'x');
+  kernel_.send(fuse_test::write_message(2, 8192, data));
+  const Answer written = kernel_.receive();
+  EXPECT_EQ(written.header.unique, 2U);
+  EXPECT_EQ(written.header.error, 0);
+  ASSERT_EQ(written.body.size(), sizeof(fuse_write_out));
+  EXPECT_EQ(static_cast<unsigned char>(written.body[1]), 4096 >> 8);
+  kernel_.send(fuse_test::read_message(4, 8192, 4096));
+  const Answer read = kernel_.receive();
+  EXPECT_EQ(read.header.unique, 4U);
+  EXPECT_EQ(read.body, data);
+}
+
+TEST_F(DevReadersTest, CutsAReadThatBeginsInsideABlock) {
+  serve();
+  std::string data(1024, 'a');
+  data[100] = 'b';
+  kernel_.send(fuse_test::write_message(2, 0, data));
+  EXPECT_EQ(kernel_.receive().header.error, 0);
+  kernel_.send(fuse_test::read_message(4, 100, 300));
+  EXPECT_EQ(kernel_.receive().body, "b" + std::string(299, 'a'));
+}
+
+TEST_F(DevReadersTest, DataLiesPageAlignedAndStaysUntilTheAnswer) {
+  handler_.hold = true;
+  serve();
+  for (std::uint64_t nr = 1; nr <= 20; ++nr) {
+    kernel_.send(fuse_test::write_message(2 * nr, 0, std::string(600, static_cast<char>(nr))));
+  }
+  const std::vector<IoRequest*> held = handler_.await_held(20);
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(held[i]->data()) % 4096, 0U);
+    EXPECT_EQ(held[i]->data()[599], static_cast<std::byte>(i + 1));
+  }
+  EXPECT_TRUE(kernel_.silent());
+  for (IoRequest* io : held) {
+    io->answer_error(EIO);  // from another thread than it came on
+  }
+  for (std::uint64_t nr = 1; nr <= 20; ++nr) {
+    const Answer answer = kernel_.receive();
+    EXPECT_EQ(answer.header.unique, 2 * nr);
+    EXPECT_EQ(answer.header.error, -EIO);
+  }
+}
+
+TEST_F(DevReadersTest, AllElseGoesToLibfuseAndItsAnswersComeBack) {
+  serve();
+  kernel_.send(fuse_test::make_message(FUSE_GETATTR, 6, 1, fuse_getattr_in{}));
+  handler_.await_message();
+  fuse_out_header header{};
+  header.len = sizeof(header);
+  header.unique = 6;
+  const iovec piece{&header, sizeof(header)};
+  EXPECT_GT(router_.reply({&piece, 1}), 0);
+  EXPECT_EQ(kernel_.receive().header.unique, 6U);
+}
+
+TEST_F(DevReadersTest, ABacklogIsAnsweredWhole) {
+  serve(2);
+  std::set<std::uint64_t> open;
+  for (std::uint64_t nr = 1; nr <= 2000; ++nr) {
+    kernel_.send(fuse_test::read_message(2 * nr, 0, 512));
+    open.insert(2 * nr);
+    if (open.size() == 50) {
+      while (!open.empty()) {
+        EXPECT_EQ(open.erase(kernel_.receive().header.unique), 1U);
+      }
+    }
+  }
+}
+
+TEST_F(DevReadersTest, UnmountingEndsIt) {
+  serve();
+  kernel_.unmount();
+  thread_.join();
+  EXPECT_EQ(outcome_, 0);
+  readers_.end();
+}
+
+TEST_F(DevReadersTest, TheEndOfTheSessionEndsIt) {
+  handler_.over = true;
+  serve();
+  kernel_.send(fuse_test::make_message(FUSE_GETATTR, 6, 1, fuse_getattr_in{}));
+  thread_.join();
+  EXPECT_EQ(outcome_, 0);
+  readers_.end();
+}
+
+TEST_F(DevReadersTest, StoppedBeforeItBegins) {
+  readers_.stop();
+  serve();
+  thread_.join();
+  EXPECT_EQ(outcome_, 0);
+  readers_.end();
+}
+
+TEST_F(DevReadersTest, TheEndWaitsForTheLastAnswer) {
+  handler_.hold = true;
+  serve();
+  kernel_.send(fuse_test::read_message(2, 0, 512));
+  IoRequest* io = handler_.await_held(1).front();
+  readers_.stop();
+  thread_.join();
+  kernel_.send(fuse_test::read_message(4, 0, 512));  // read by nobody any more
+  std::thread later([io] { io->answer_nothing_read(); });
+  readers_.end();
+  EXPECT_EQ(kernel_.receive().header.unique, 2U);
+  later.join();
+  EXPECT_TRUE(kernel_.silent());
+}
+
+}  // namespace
+}  // namespace mapperfs
