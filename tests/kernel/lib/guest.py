@@ -33,6 +33,7 @@ NAMES_BYTES = 1 << 16
 POWER_OFF = 0x4321FEDC
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FAST_BIN, FAST_LIB = pathlib.Path("/run/bin"), pathlib.Path("/run/lib")
+NO_SPACE_TIMEOUT = pathlib.Path("/sys/module/dm_thin_pool/parameters/no_space_timeout")
 UML_MODULES = pathlib.Path("/usr/lib/uml/modules")
 
 
@@ -209,6 +210,8 @@ def work(job):
         script = scripts.parse(name, text)
         for module in script.modules:
             modules.load(module)
+        if NO_SPACE_TIMEOUT.exists():
+            NO_SPACE_TIMEOUT.write_text(str(script.no_space_timeout_s))
         target = SHARE / "kernel" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         transcript = run_script(side, script, SHARE / "images")

@@ -49,8 +49,9 @@ class Tools:
 class Mount:
     """A running daemon. Use with `with`; `side` is what steps.run_part() wants."""
 
-    def __init__(self, tools, disks, disk_bytes):
+    def __init__(self, tools, disks, disk_bytes, no_space_timeout_s=60):
         self.tools = tools
+        self.options = ["-o", f"thin_no_space_timeout={no_space_timeout_s}"]
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mapperfs-kernel-"))
         self.mnt = self.folder / "mnt"
         self.disks = [self.folder / f"disk{i}" for i in range(disks)]
@@ -78,7 +79,7 @@ class Mount:
         for program in ("dmsetup", "blkdiscard", *THIN_TOOLS):
             (programs / program).chmod(0o755)
         self.output = open(self.folder / "daemon.log", "wb")
-        self.daemon = subprocess.Popen([self.tools.mapperfs, "--foreground", self.mnt],
+        self.daemon = subprocess.Popen([self.tools.mapperfs, "--foreground", *self.options, self.mnt],
                                        stdin=subprocess.DEVNULL, stdout=self.output,
                                        stderr=subprocess.STDOUT, start_new_session=True)
         self.guard = threading.Timer(SCRIPT_LIMIT_S, self.kill)
@@ -227,7 +228,7 @@ def run_part(mount, script, part, save_to):
 def run_script(tools, script, images, disks, disk_bytes):
     """All parts of `script` in a row; disks are saved below `images` where they are to travel."""
     transcript = {}
-    with Mount(tools, disks, disk_bytes) as mount:
+    with Mount(tools, disks, disk_bytes, script.no_space_timeout_s) as mount:
         for part in script.parts:
             folder = images / script.name / f"mapperfs-{part}" if script.travels else None
             transcript[part] = run_part(mount, script, part, folder)
@@ -237,7 +238,7 @@ def run_script(tools, script, images, disks, disk_bytes):
 def run_over_kernel(tools, script, images, disks, disk_bytes):
     """Each part again, over the image that the kernel left after the part before it."""
     transcript, before = {}, None
-    with Mount(tools, disks, disk_bytes) as mount:
+    with Mount(tools, disks, disk_bytes, script.no_space_timeout_s) as mount:
         for part in script.parts:
             if before:
                 mount.load(images / script.name / f"kernel-{before}")

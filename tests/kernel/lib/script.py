@@ -1,10 +1,12 @@
 """Script files: what a step is, and how a file is cut into steps and parts.
 
 A script is a plain text file of shell steps, one a line; a here-document belongs to the step that
-opens it. `#` starts a comment line. Three directives:
+opens it. `#` starts a comment line. Directives:
 
   @module NAME       kernel module that the kernel's side loads first (ours needs nothing)
   @timeout SECONDS   limit of each step that follows (default 20)
+  @no-space-timeout SECONDS
+                     how long a thin pool keeps a write that finds no space (default 60)
   == NAME            a new part; the disks keep their content, every mapped device is gone. Scripts
                      with parts are the ones whose images travel between the two sides.
 """
@@ -31,6 +33,7 @@ class Script:
 
     name: str
     modules: list = field(default_factory=list)
+    no_space_timeout_s: int = 60
     parts: dict = field(default_factory=dict)
 
     @property
@@ -51,6 +54,9 @@ def _directive(script, line, timeout_s):
         return timeout_s
     if words[0] == "@timeout" and len(words) == 2:
         return float(words[1])
+    if words[0] == "@no-space-timeout" and len(words) == 2:
+        script.no_space_timeout_s = int(words[1])
+        return timeout_s
     raise ValueError(f"{script.name}: unknown directive {line!r}")
 
 
