@@ -243,8 +243,9 @@ std::shared_ptr<FaultFs::Inode> FaultFs::find(const std::string& name) const {
 
 IOStatus FaultFs::append(Inode& inode, const std::string& data) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const bool was_off = off_;
   IOStatus s = change();
-  if (s.ok() || (struck_ && off_ && changes_ == fail_at_)) {
+  if (s.ok() || (off_ && !was_off)) {
     inode.data += data;  // a write that power interrupts may be there in part: tear() decides
   }
   return s;
