@@ -14,7 +14,7 @@ namespace {
 constexpr sector_t kBlock = 128;
 constexpr std::uint64_t kPoolBlocks = 4096;
 
-class ThinThreads : public testing::Test {
+class ThinThreads : public ::testing::Test {
  protected:
   ThinThreads() : env_(make_real_env()), engine_(*env_, registry_, opener_) {
     register_targets(registry_);
