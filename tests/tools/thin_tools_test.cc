@@ -11,6 +11,7 @@
 #include <memory>
 #include <sstream>
 
+#include "metadata/store.h"
 #include "metadata/thin_metadata.h"
 #include "tools/thin_tool.h"
 
@@ -147,6 +148,39 @@ TEST_F(ThinTools, CheckClearsTheFlagWhenAsked) {
   EXPECT_NE(run({"thin-dump", dir}).out.find("flags=\"1\""), std::string::npos);
   EXPECT_EQ(run({"thin-check", "--clear-needs-check-flag", dir}).status, 0);
   EXPECT_FALSE(open(dir)->status().needs_check);
+}
+
+// Takes the first record of a kind (docs/formats/thin.md) out of the database.
+void lose_record(const std::string& dir, std::string_view kind) {
+  auto store = mapperfs::open_rocks_store(dir, mapperfs::StoreOptions());
+  ASSERT_TRUE(store.ok()) << store.status().message();
+  const auto batch = (*store)->new_batch();
+  const mapperfs::Status found = (*store)->scan(kind, [&](std::string_view key, std::string_view) {
+    batch->erase(key);
+    return false;
+  });
+  ASSERT_TRUE(found.ok());
+  ASSERT_FALSE(batch->empty()) << "no record of kind " << kind;
+  ASSERT_TRUE((*store)->write(*batch).ok());
+}
+
+TEST_F(ThinTools, CheckMendsLeaksAndNothingElse) {
+  const std::string dir = restored("meta");
+  lose_record(dir, "D");  // a device, whose pages and blocks nobody has now
+  const Answer leaking = run({"thin-check", dir});
+  EXPECT_EQ(leaking.status, 1);
+  EXPECT_NE(leaking.err.find("8 data blocks and 1 pages"), std::string::npos) << leaking.err;
+  EXPECT_EQ(run({"thin-check", "--ignore-non-fatal-errors", dir}).status, 0);
+  EXPECT_NE(run({"thin-check", "--auto-repair", dir}).err.find(": repaired"), std::string::npos);
+  EXPECT_EQ(run({"thin-check", dir}).status, 0);
+
+  lose_record(dir, "P");  // a page of the other device
+  const Answer damaged = run({"thin-check", "--auto-repair", "--ignore-non-fatal-errors", dir});
+  EXPECT_EQ(damaged.status, 1);
+  EXPECT_NE(damaged.err.find("is missing"), std::string::npos) << damaged.err;
+  const Answer quiet = run({"thin-check", "-q", dir});
+  EXPECT_EQ(quiet.status, 1);
+  EXPECT_EQ(quiet.out + quiet.err, "");
 }
 
 TEST_F(ThinTools, APoolInUseIsReadWhenAskedFor) {
