@@ -10,10 +10,11 @@
 # The target brings the include folder (as a system one: our warnings are not for libfuse), the
 # library, FUSE_USE_VERSION and, for every ability that the headers or the library have or lack, a
 # macro that is always defined, to 0 or 1:
-#   MAPPERFS_HAVE_FUSE_URING                   FUSE over io_uring
 #   MAPPERFS_HAVE_FUSE_PASSTHROUGH             fuse_passthrough_open()
 #   MAPPERFS_HAVE_FUSE_PARALLEL_DIRECT_WRITES  the flag in struct fuse_file_info
-# What the running kernel allows is another question, asked at mount time.
+# What the running kernel allows is another question, asked at mount time; so is whether libfuse was
+# built with custom io, without which it serves through one descriptor of /dev/fuse alone. FUSE over
+# io_uring needs that and nothing else of libfuse: the rings are our own (fs/ring.h).
 include_guard(GLOBAL)
 find_package(PkgConfig REQUIRED)
 
@@ -72,22 +73,8 @@ function(mapperfs_fuse_header_has variable header word)
   endforeach()
 endfunction()
 
-mapperfs_fuse_header_has(mapperfs_have_uring fuse_common.h FUSE_CAP_OVER_IO_URING)
 mapperfs_fuse_header_has(mapperfs_have_passthrough fuse_lowlevel.h fuse_passthrough_open)
 mapperfs_fuse_header_has(mapperfs_have_parallel fuse_common.h parallel_direct_writes)
-
-# The headers have io_uring's words even where the library was built without it, as Debian's own
-# package is; whether it links with liburing tells.
-if(mapperfs_have_uring AND NOT "uring" IN_LIST ${mapperfs_fuse}_LIBRARIES)
-  find_library(mapperfs_fuse_shared fuse3 HINTS ${${mapperfs_fuse}_LIBRARY_DIRS} NO_CACHE)
-  set(mapperfs_have_uring 0)
-  if(mapperfs_fuse_shared MATCHES "\\.so")
-    file(STRINGS "${mapperfs_fuse_shared}" hits REGEX "liburing\\.so")
-    if(hits)
-      set(mapperfs_have_uring 1)
-    endif()
-  endif()
-endif()
 
 # The interface version asked for: the newest that this code was written against.
 if(mapperfs_fuse_version VERSION_GREATER_EQUAL 3.17)
@@ -101,25 +88,14 @@ target_link_libraries(mapperfs_libfuse INTERFACE PkgConfig::${mapperfs_fuse})
 target_include_directories(mapperfs_libfuse SYSTEM INTERFACE ${${mapperfs_fuse}_INCLUDE_DIRS})
 target_compile_definitions(mapperfs_libfuse INTERFACE
   FUSE_USE_VERSION=${mapperfs_fuse_use_version}
-  MAPPERFS_HAVE_FUSE_URING=${mapperfs_have_uring}
   MAPPERFS_HAVE_FUSE_PASSTHROUGH=${mapperfs_have_passthrough}
   MAPPERFS_HAVE_FUSE_PARALLEL_DIRECT_WRITES=${mapperfs_have_parallel})
 
-set(mapperfs_transports "/dev/fuse")
-set(mapperfs_lacks "")
-foreach(pair "passthrough;${mapperfs_have_passthrough}" "io_uring;${mapperfs_have_uring}")
-  list(GET pair 0 mapperfs_word)
-  list(GET pair 1 mapperfs_is_there)
-  if(mapperfs_is_there)
-    string(PREPEND mapperfs_transports "${mapperfs_word}, ")
-  else()
-    string(APPEND mapperfs_lacks " no ${mapperfs_word}")
-  endif()
-endforeach()
-if(mapperfs_lacks)
-  string(STRIP "${mapperfs_lacks}" mapperfs_lacks)
-  string(REPLACE " no " ", no " mapperfs_lacks "${mapperfs_lacks}")
-  set(mapperfs_lacks " (${mapperfs_lacks}: tools/build-libfuse brings them)")
+set(mapperfs_transports "io_uring, /dev/fuse")
+if(mapperfs_have_passthrough)
+  string(PREPEND mapperfs_transports "passthrough, ")
+else()
+  string(APPEND mapperfs_transports " (no passthrough: tools/build-libfuse brings it)")
 endif()
 if(mapperfs_fuse STREQUAL "MAPPERFS_FUSE_PRIVATE")
   set(mapperfs_which "private")
@@ -127,4 +103,4 @@ else()
   set(mapperfs_which "system's")
 endif()
 message(STATUS "libfuse ${mapperfs_fuse_version}, ${mapperfs_which}; transports: "
-  "${mapperfs_transports}${mapperfs_lacks}")
+  "${mapperfs_transports}")
