@@ -20,7 +20,8 @@ bool PoolMetadata::changed() const noexcept {
 }
 
 bool PoolMetadata::commit_due() const noexcept {
-  return cache_.dirty_bytes() >= options_.dirty_bytes / 2;
+  // An eighth: a snapshot or a flush waits for all that has gathered to be written.
+  return cache_.dirty_bytes() >= options_.dirty_bytes / 8;
 }
 
 // Keeps the changes in memory bounded. Called before a change, with no lock held.
