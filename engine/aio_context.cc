@@ -127,7 +127,7 @@ bool AioContext::start_reaper() {
   if (!wake_) {
     return false;  // no descriptor left: a thread that cannot be stopped is not started
   }
-  reaper_ = start_thread("mfs-aio", ThreadLife::kLasting, [this] { reaper_main(); });
+  reaper_ = start_thread("mfs-aio", [this] { reaper_main(); });
   return reaper_.joinable();
 }
 

@@ -25,7 +25,7 @@ BlockingPool::~BlockingPool() {
 bool BlockingPool::start_locked() {
   const auto self = running_.emplace(running_.end());
   // The new thread first waits for the lock: it does not look at its own place too early.
-  *self = start_thread("mfs-blocking", ThreadLife::kPassing, [this, self] { thread_main(self); });
+  *self = start_thread("mfs-blocking", [this, self] { thread_main(self); });
   if (self->joinable()) {
     return true;
   }

@@ -7,15 +7,7 @@
 
 namespace mapperfs {
 
-namespace {
-
-thread_local constinit bool passing_thread = false;
-
-}  // namespace
-
-bool on_passing_thread() noexcept { return passing_thread; }
-
-std::thread start_thread(const std::string& name, ThreadLife life, std::function<void()> body) {
+std::thread start_thread(const std::string& name, std::function<void()> body) {
   // The mask is inherited, so that there is no moment in which the new thread takes a signal.
   sigset_t all;
   sigset_t before;
@@ -23,8 +15,7 @@ std::thread start_thread(const std::string& name, ThreadLife life, std::function
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   std::thread thread;
   try {
-    thread = std::thread([short_name = name.substr(0, 15), life, run = std::move(body)] {
-      passing_thread = life == ThreadLife::kPassing;
+    thread = std::thread([short_name = name.substr(0, 15), run = std::move(body)] {
       ::pthread_setname_np(::pthread_self(), short_name.c_str());
       run();
     });

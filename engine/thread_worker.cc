@@ -24,7 +24,7 @@ void ThreadWorker::post(std::function<void()> work) {
   work_.push_back(std::move(work));
   ++posted_;
   if (!thread_.joinable()) {
-    thread_ = start_thread(name_, ThreadLife::kPassing, [this] { thread_main(); });
+    thread_ = start_thread(name_, [this] { thread_main(); });
     // What a worker is for (commits, suspends) cannot be left undone, nor done on this thread.
     MFS_ASSERT(thread_.joinable());
     return;

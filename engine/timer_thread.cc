@@ -38,7 +38,7 @@ void TimerThread::arm(Timer& timer, std::uint64_t when_ns) {
   }
   queue_.emplace(when_ns, &timer);
   if (!thread_.joinable()) {
-    thread_ = start_thread("mfs-timer", ThreadLife::kLasting, [this] { thread_main(); });
+    thread_ = start_thread("mfs-timer", [this] { thread_main(); });
     // Without time nothing here keeps its word; this happens at the first timer or never.
     MFS_ASSERT(thread_.joinable());
   } else if (queue_.begin()->second == &timer) {

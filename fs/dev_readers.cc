@@ -138,8 +138,7 @@ bool DevReaders::Reader::start() {
     return false;
   }
   open_sources();
-  thread_ = start_thread(lead_ ? "mfs-fuse" : "mfs-fuse-more", ThreadLife::kLasting,
-                         [this] { thread_main(); });
+  thread_ = start_thread(lead_ ? "mfs-fuse" : "mfs-fuse-more", [this] { thread_main(); });
   return thread_.joinable();
 }
 

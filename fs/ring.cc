@@ -115,8 +115,7 @@ int Ring::start() {
   if (wake_.get() < 0) {
     return errno;
   }
-  thread_ = start_thread("mfs-ring-" + std::to_string(options_.queue), ThreadLife::kLasting,
-                         [this] { thread_main(); });
+  thread_ = start_thread("mfs-ring-" + std::to_string(options_.queue), [this] { thread_main(); });
   if (!thread_.joinable()) {
     return EAGAIN;
   }

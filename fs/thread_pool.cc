@@ -13,7 +13,7 @@ void ThreadPool::post(std::function<void()> work) {
       return;
     }
     if (idle_ <= work_.size() && threads_.size() < max_threads_) {
-      std::thread thread = start_thread(name_, ThreadLife::kLasting, [this] { thread_main(); });
+      std::thread thread = start_thread(name_, [this] { thread_main(); });
       if (thread.joinable()) {
         threads_.push_back(std::move(thread));
       }

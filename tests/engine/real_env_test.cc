@@ -5,7 +5,6 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
-#include <future>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -13,7 +12,6 @@
 
 #include "engine/blocking_pool.h"
 #include "engine/env.h"
-#include "engine/thread.h"
 
 namespace mapperfs {
 namespace {
@@ -267,18 +265,6 @@ TEST_F(RealEnvTest, BlockingWorkRunsSideBySide) {
   done.wait(count + 100);
   EXPECT_EQ(more, 100);
   EXPECT_TRUE(signals);
-}
-
-// Whoever answers a request must know: see thread.h.
-TEST_F(RealEnvTest, WorkersAndBlockingThreadsArePassing) {
-  EXPECT_FALSE(on_passing_thread());
-  const std::unique_ptr<Worker> worker = env_->make_worker("test");
-  std::promise<bool> on_worker;
-  worker->post([&on_worker] { on_worker.set_value(on_passing_thread()); });
-  EXPECT_TRUE(on_worker.get_future().get());
-  std::promise<bool> on_blocking;
-  env_->run_blocking([&on_blocking] { on_blocking.set_value(on_passing_thread()); });
-  EXPECT_TRUE(on_blocking.get_future().get());
 }
 
 TEST_F(RealEnvTest, BlockingWorkMayAskForMore) {
