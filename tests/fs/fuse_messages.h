@@ -76,7 +76,7 @@ class FakeKernel {
     Answer answer;
     pollfd ready{kernel_.get(), POLLIN, 0};
     EXPECT_EQ(::poll(&ready, 1, 10'000), 1) << "no answer";
-    std::string bytes(1 << 20, '\0');
+    std::string bytes(1 << 16, '\0');
     const ssize_t n = ready.revents == 0 ? 0 : ::read(kernel_.get(), bytes.data(), bytes.size());
     EXPECT_GE(n, static_cast<ssize_t>(sizeof(answer.header)));
     if (n >= static_cast<ssize_t>(sizeof(answer.header))) {
