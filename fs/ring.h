@@ -134,7 +134,6 @@ class Ring {
   std::vector<std::unique_ptr<RingPlace>> places_;
   std::vector<std::byte> message_;  // for libfuse, which wants requests in one piece
   PolledAio aio_;
-  bool aio_awaited_ = false;
   bool offered_ = false;
   std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered
   std::uint64_t wake_value_ = 0;
