@@ -143,6 +143,35 @@ TEST_F(ThinFailure, ASuspendedPoolHoldsItsThinDevices) {
   EXPECT_EQ(harness_.read("thin", 5 * kBlock, 8), fake::pattern(8, 5));
 }
 
+// Writes to blocks of one's own change nothing in the metadata: no commit would flush them.
+TEST_F(ThinFailure, ASuspendedOrRemovedPoolLosesNothingToACutOfPower) {
+  make_pool(8);
+  make_thin("thin", 0, 64);
+  fill_pool(8);
+  ASSERT_EQ(harness_.run_op("thin", Op::kFlush, 0, 0), BlkStatus::kOk);
+  for (const bool removed : {false, true}) {
+    const std::uint64_t tag = removed ? 200 : 100;
+    for (std::uint64_t block = 0; block < 8; ++block) {
+      ASSERT_EQ(harness_.write("thin", block * kBlock, fake::pattern(8, tag + block)),
+                BlkStatus::kOk);
+    }
+    if (removed) {
+      remove("thin");
+      remove("pool");
+      fault_.crash();
+      make_pool(8);
+      open_thin("thin", 0, 64);
+    } else {
+      ASSERT_TRUE(harness_.device("pool").suspend({}).ok());
+      fault_.crash();
+      ASSERT_TRUE(harness_.device("pool").resume({}).ok());
+    }
+    for (std::uint64_t block = 0; block < 8; ++block) {
+      EXPECT_EQ(harness_.read("thin", block * kBlock, 8), fake::pattern(8, tag + block)) << block;
+    }
+  }
+}
+
 TEST_F(ThinFailure, AnErrorWhileZeroingFailsTheWriteAndMapsNothing) {
   make_pool(8);
   make_thin("thin", 0, 64);
