@@ -23,9 +23,10 @@ fail() {
   exit 1
 }
 
-# Undoes whatever the test left, in the order in which it was built up, from the top.
+# Undoes whatever the test left, in the order in which it was built up, from the top. Ends with the
+# code that the test ended with.
 cleanup() {
-  local code=$? loop
+  local code=${1:-$?} loop
   set +e
   cd /
   while read -r _ at _; do
@@ -58,6 +59,16 @@ need_fuse() {
 }
 
 need_root() { [ "$(id -u)" = 0 ] || skip "needs root: $*"; }
+
+# Opens /dev/fuse for everybody. The device node's mode is the machine's: it is put back at the end,
+# and tests that do this never run at the same time (CMakeLists.txt looks for the word).
+let_users_mount() {
+  local mode
+  mode=$(stat -c %a /dev/fuse)
+  # shellcheck disable=SC2064  # the mode as it is now
+  trap "code=\$?; chmod $mode /dev/fuse; cleanup \$code" EXIT
+  chmod 666 /dev/fuse
+}
 
 need_loop() {
   need_root "loop devices"

@@ -149,15 +149,7 @@ wait_daemon 0
 
 # --- without root ---
 [ -u "$(command -v fusermount3)" ] || exit 0
-mode=$(stat -c %a /dev/fuse)
-restore() {
-  local code=$?
-  chmod "$mode" /dev/fuse
-  (exit "$code") || true
-  cleanup
-}
-trap restore EXIT
-chmod 666 /dev/fuse
+let_users_mount
 chmod 755 "$WORK"
 cp "$MAPPERFS" "$WORK/mapperfs"
 chown -R 65534:65534 "$WORK"

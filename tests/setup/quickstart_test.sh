@@ -49,7 +49,7 @@ if [ "$(id -u)" -eq 0 ] && mkdir "$SCRATCH/user" && chown 65534:65534 "$SCRATCH/
   as_user test -w /dev/fuse -a -x "$TREE/build/tools/mapperfs" 2>/dev/null; then
   rm -f "$SCRATCH/user/fuse"
   expect 'makes the tour as an ordinary user' 0 'losetup and mount need root' \
-    as_user env HOME=/nonexistent timeout 200 "$quickstart" --once --no-build "$SCRATCH/user/m"
+    as_user env HOME=/nonexistent TMPDIR="$SCRATCH/user" timeout 200 "$quickstart" --once --no-build "$SCRATCH/user/m"
   rm -f "$SCRATCH/user/fuse"
   expect_empty 'leaves nothing of the ordinary user behind' "$(left_behind)"
 else
