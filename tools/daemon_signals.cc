@@ -25,10 +25,12 @@ sigset_t ending_signals() {
 void Signals::block() {
   const sigset_t set = ending_signals();
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  // A reader of ours that went away is an error of that write, no reason to end.
+  // A reader of ours that went away, or a file that reached the limit of file sizes, is an error of
+  // that write, no reason to end.
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   ::sigaction(SIGPIPE, &ignore, nullptr);
+  ::sigaction(SIGXFSZ, &ignore, nullptr);
 }
 
 Signals::Signals(std::function<void()> stop)

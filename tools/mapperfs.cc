@@ -8,6 +8,7 @@
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <syslog.h>
 
 #include <cerrno>
@@ -38,6 +39,15 @@ void become_io_flusher() {
 #ifdef PR_SET_IO_FLUSHER
   static_cast<void>(::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0);
 #endif
+}
+
+// A device on a file takes two descriptors, and a shell's soft limit is often a thousand.
+void allow_many_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
+  }
 }
 
 Status bring_up(ControlExecutor& executor, const std::string& path) {
@@ -116,6 +126,7 @@ int main_checked(int argc, char** argv) {
   }
   Signals::block();
   become_io_flusher();
+  allow_many_files();
   Background background(options->foreground);
   start_log(*options);
   const Status status = run(*options, background);

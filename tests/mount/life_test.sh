@@ -81,6 +81,24 @@ wait "$writer"
 exec 5>&-
 wait_unmounted
 
+# --- limits of the shell that it came from ---
+truncate -s 64K "$WORK/limited"
+(
+  ulimit -Sn 64
+  ulimit -f 16  # KiB
+  exec "$MAPPERFS" -f --transport "$MAPPERFS_TRANSPORT" "$MNT" 2>>"$WORK/daemon.log"
+) &
+DAEMON_PID=$!
+wait_mounted || fail "did not mount under a shell's limits"
+files=$(awk '/^Max open files/ { print $4, $5 }' "/proc/$DAEMON_PID/limits")
+same "descriptors, soft limit" "${files#* }" "${files% *}"
+control "disk: 0 128 loop $WORK/limited"
+timeout 10 dd if=/dev/zero of="$MNT/disk" bs=4096 count=1 conv=notrunc status=none
+timeout 10 dd if=/dev/zero of="$MNT/disk" bs=4096 count=1 seek=8 conv=notrunc status=none 2>/dev/null &&
+  fail "wrote past the limit of file sizes"
+timeout 5 test -e "$MNT/control" || fail "the limit of file sizes ended the daemon"
+stop
+
 # --- killed: the mount is dead, cleaned up by unmounting, and comes back ---
 start
 control "disk: 0 2048 loop $WORK/file"
