@@ -21,6 +21,7 @@
 
 #include "engine/engine.h"
 #include "targets/targets.h"
+#include "tests/bench/instant.h"
 
 namespace {
 std::atomic<std::uint64_t> g_allocations{0};
@@ -49,41 +50,6 @@ namespace {
 constexpr sector_t kBlock = 8;  // 4 KiB
 constexpr std::size_t kPlaces = 1 << 16;
 constexpr std::size_t kPage = 4096;
-
-// Ends every bio at once and touches nothing: what is left is the engine.
-class InstantDevice final : public BlockDevice {
- public:
-  void submit(Bio& bio) noexcept override { bio.end_io(BlkStatus::kOk); }
-  [[nodiscard]] sector_t size_sectors() const override { return sector_t{1} << 40; }
-  [[nodiscard]] QueueLimits limits() const override { return {}; }
-  [[nodiscard]] std::string table_name() const override { return "instant"; }
-};
-
-class InstantOpener final : public BackingOpener {
- public:
-  Result<DevRef> open(const std::string& word, DeviceMode mode) override {
-    static_cast<void>(mode);
-    if (word != "instant") {
-      return Status(ENOENT, word);
-    }
-    return DevRef(std::make_shared<Holder>(device_));
-  }
-  [[nodiscard]] std::string own_mount_name(const std::string& path) const override {
-    static_cast<void>(path);
-    return {};
-  }
-
- private:
-  class Holder final : public DevRef::Holder {
-   public:
-    explicit Holder(BlockDevice& device) : device_(device) {}
-    [[nodiscard]] BlockDevice& device() const override { return device_; }
-
-   private:
-    BlockDevice& device_;
-  };
-  InstantDevice device_;
-};
 
 class Count final : public Completion {
  public:

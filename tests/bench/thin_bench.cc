@@ -27,6 +27,7 @@
 #include "engine/target_args.h"
 #include "metadata/thin_metadata.h"
 #include "targets/targets.h"
+#include "tests/bench/instant.h"
 
 namespace mapperfs {
 namespace {
@@ -69,41 +70,6 @@ double at_share(std::vector<double> values, double share) {
                                                       share * static_cast<double>(values.size())))];
 }
 double median(const std::vector<double>& values) { return at_share(values, 0.5); }
-
-// Ends every bio at once: what is left is the pool.
-class InstantDevice final : public BlockDevice {
- public:
-  void submit(Bio& bio) noexcept override { bio.end_io(BlkStatus::kOk); }
-  [[nodiscard]] sector_t size_sectors() const override { return sector_t{1} << 40; }
-  [[nodiscard]] QueueLimits limits() const override { return {}; }
-  [[nodiscard]] std::string table_name() const override { return "instant"; }
-};
-
-// Files and disks as the daemon opens them, and "instant".
-class Opener final : public BackingOpener {
- public:
-  explicit Opener(Env& env) : files_(make_backing_opener(env, {})) {}
-  Result<DevRef> open(const std::string& word, DeviceMode mode) override {
-    return word == "instant" ? DevRef(std::make_shared<Holder>(instant_))
-                             : files_->open(word, mode);
-  }
-  [[nodiscard]] std::string own_mount_name(const std::string& path) const override {
-    static_cast<void>(path);
-    return {};
-  }
-
- private:
-  class Holder final : public DevRef::Holder {
-   public:
-    explicit Holder(BlockDevice& device) : device_(device) {}
-    [[nodiscard]] BlockDevice& device() const override { return device_; }
-
-   private:
-    BlockDevice& device_;
-  };
-  InstantDevice instant_;
-  const std::unique_ptr<BackingOpener> files_;
-};
 
 // Keeps up to kDepth bios of one device in flight. One thread.
 class Load {
@@ -466,7 +432,7 @@ class Bench {
   const Settings set_;
   const std::unique_ptr<Env> env_ = make_real_env();
   TargetRegistry registry_;
-  Opener opener_{*env_};
+  InstantOpener opener_{make_backing_opener(*env_, {})};
   std::unique_ptr<Engine> engine_;
   std::mt19937_64 random_{1};
 };
