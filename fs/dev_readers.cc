@@ -59,18 +59,6 @@ UniqueFd clone_of(int session_fd, int flags) {
   return {};
 }
 
-// Where libfuse's answers to messages from one descriptor go.
-class DescriptorPlace final : public ReplyPlace {
- public:
-  void set(int fd) { fd_ = fd; }
-  ssize_t reply(std::span<const iovec> pieces) noexcept override {
-    return ::writev(fd_, pieces.data(), static_cast<int>(pieces.size()));
-  }
-
- private:
-  int fd_ = -1;
-};
-
 }  // namespace
 
 // One thread.

@@ -33,6 +33,19 @@ class ReplyPlace {
   ~ReplyPlace() = default;
 };
 
+// A descriptor of /dev/fuse, borrowed: the session's, or the one that the request came from.
+class DescriptorPlace final : public ReplyPlace {
+ public:
+  explicit DescriptorPlace(int fd = -1) : fd_(fd) {}
+  void set(int fd) { fd_ = fd; }
+  ssize_t reply(std::span<const iovec> pieces) noexcept override {
+    return ::writev(fd_, pieces.data(), static_cast<int>(pieces.size()));
+  }
+
+ private:
+  int fd_;
+};
+
 // Threads: any, but for the set-up.
 class MessageRouter {
  public:

@@ -1,7 +1,6 @@
 #include "fs/transport.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -22,18 +21,6 @@ constexpr std::uint16_t kDevBackground = 512;
 constexpr unsigned kMaxHelpers = 8;
 
 }  // namespace
-
-// What answers no request goes to the session's own descriptor.
-class Transport::SessionPlace final : public ReplyPlace {
- public:
-  explicit SessionPlace(int fd) : fd_(fd) {}
-  ssize_t reply(std::span<const iovec> pieces) noexcept override {
-    return ::writev(fd_, pieces.data(), static_cast<int>(pieces.size()));
-  }
-
- private:
-  const int fd_;
-};
 
 Result<TransportKind> parse_transport(const std::string& word) {
   if (word == "auto") {
@@ -82,7 +69,7 @@ int Transport::serve(int fd, bool routed, RequestHandler& handler) {
         "/dev/fuse instead");
   }
   std::unique_lock lock(mutex_);
-  notices_ = std::make_unique<SessionPlace>(fd);
+  notices_ = std::make_unique<DescriptorPlace>(fd);
   router_ = std::make_unique<MessageRouter>(handler);
   router_->set_up(
       *notices_,

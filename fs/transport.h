@@ -24,6 +24,7 @@ struct fuse_init_out;
 namespace mapperfs {
 
 class DevReaders;
+class DescriptorPlace;
 class MessageRouter;
 class ReplyPlace;
 class RequestHandler;
@@ -64,7 +65,6 @@ class Transport {
   [[nodiscard]] std::string name() const;
 
  private:
-  class SessionPlace;
   void before_init(fuse_init_out& answer, std::uint64_t offered);
   void after_init();
 
@@ -76,7 +76,7 @@ class Transport {
   std::mutex mutex_;
   bool stopping_ = false;  // mutex_
   // Set once by serve(), under mutex_; the parts know which threads may use them.
-  std::unique_ptr<SessionPlace> notices_;
+  std::unique_ptr<DescriptorPlace> notices_;  // what answers no request: the session's descriptor
   std::unique_ptr<MessageRouter> router_;
   std::unique_ptr<DevReaders> readers_;
   std::unique_ptr<Rings> rings_;
