@@ -4,7 +4,6 @@
 #include <atomic>
 #include <thread>
 
-#include "metadata/thin_check.h"
 #include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
@@ -92,12 +91,7 @@ TEST(ThinMetadataConcurrency, LookupsInsertsSnapshotsAndCommitsGoTogether) {
   EXPECT_EQ(first->mapped_blocks(), kBlocks);
   first.reset();
   second.reset();
-  pool.close();
-  ThinCheckOptions options;
-  options.env = pool.env();
-  auto report = check_thin_metadata(Pool::kDir, options);
-  ASSERT_TRUE(report.ok()) << report.status().message();
-  EXPECT_TRUE(report->clean()) << (report->messages.empty() ? "leaks" : report->messages.front());
+  expect_clean(pool);
 }
 
 TEST(ThinMetadataConcurrency, OnlyOneOwnsABlock) {

@@ -1,7 +1,6 @@
 // Random use of a pool against a plain model, and the checker's word at the end.
 #include <gtest/gtest.h>
 
-#include "metadata/thin_check.h"
 #include "tests/metadata/churn.h"
 #include "tests/metadata/pool_fixture.h"
 
@@ -41,14 +40,7 @@ void run_model(std::uint64_t seed) {
   ASSERT_TRUE(churn.commit().ok());
   EXPECT_EQ(pool->status().used_data_blocks >= blocks_of(churn.model).size(), true);
   churn.close_devices();
-  pool.close();
-  ThinCheckOptions options;
-  options.env = pool.env();
-  auto report = check_thin_metadata(Pool::kDir, options);
-  ASSERT_TRUE(report.ok()) << report.status().message();
-  EXPECT_TRUE(report->clean()) << report->leaked_data_blocks << " data blocks and "
-                               << report->leaked_pages << " pages leaked; "
-                               << (report->messages.empty() ? "" : report->messages.front());
+  expect_clean(pool);
 }
 
 TEST(ThinMetadataModel, AgreesWithAPlainMap) {

@@ -46,9 +46,13 @@ std::unique_ptr<ThinDevice> must_open(ThinMetadata& pool, std::uint32_t id) {
 
 void expect_clean(Pool& pool) {
   pool.close();
+  expect_clean(pool.env(), Pool::kDir);
+}
+
+void expect_clean(rocksdb::Env* env, const std::string& dir) {
   ThinCheckOptions options;
-  options.env = pool.env();
-  auto report = check_thin_metadata(Pool::kDir, options);
+  options.env = env;
+  auto report = check_thin_metadata(dir, options);
   ASSERT_TRUE(report.ok()) << report.status().message();
   EXPECT_TRUE(report->clean()) << report->leaked_data_blocks << " data blocks and "
                                << report->leaked_pages << " pages leaked; "

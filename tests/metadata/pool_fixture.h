@@ -45,8 +45,10 @@ class Pool {
 std::uint64_t provision(ThinMetadata& pool, ThinDevice& device, std::uint64_t virtual_block);
 std::unique_ptr<ThinDevice> must_open(ThinMetadata& pool, std::uint32_t id);
 
-// Closes the pool; the test fails if the checker finds an error or a leak.
+// The test fails if the checker finds an error or a leak. The first closes the pool; the second
+// wants it closed.
 void expect_clean(Pool& pool);
+void expect_clean(rocksdb::Env* env, const std::string& dir);
 
 // Everything that can be seen of a pool.
 struct Picture {

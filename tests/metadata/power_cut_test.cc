@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <optional>
 
-#include "metadata/thin_check.h"
 #include "tests/metadata/churn.h"
 #include "tests/metadata/pool_fixture.h"
 

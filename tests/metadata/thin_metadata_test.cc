@@ -5,7 +5,6 @@
 
 #include <cerrno>
 
-#include "metadata/thin_check.h"
 #include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {

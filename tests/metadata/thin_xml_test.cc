@@ -43,13 +43,7 @@ struct Place {
     EXPECT_TRUE(pool.ok()) << pool.status().message();
     return pool.ok() ? pool.take() : nullptr;
   }
-  void expect_clean() {
-    ThinCheckOptions options;
-    options.env = env.get();
-    auto report = check_thin_metadata(kDir, options);
-    ASSERT_TRUE(report.ok()) << report.status().message();
-    EXPECT_TRUE(report->clean()) << (report->messages.empty() ? "leaks" : report->messages.front());
-  }
+  void expect_clean() { mapperfs::testing::expect_clean(env.get(), kDir); }
 };
 
 std::string dump(ThinMetadata& pool, const ThinDumpOptions& options = {}) {
