@@ -62,6 +62,10 @@ MappedDevice::~MappedDevice() { MFS_ASSERT(deferred_.empty()); }
 
 QueueLimits MappedDevice::limits() const {
   const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  return limits_locked();
+}
+
+QueueLimits MappedDevice::limits_locked() const {
   if (live_owner_ == nullptr) {
     return {};
   }
@@ -297,7 +301,11 @@ Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
     if (inactive_ == nullptr) {
       return old;  // cleared meanwhile
     }
-    if (Status status = inactive_->calculate_limits(); !status.ok()) {
+    // As the kernel: who stands on the device goes on with the limits that it knows while the
+    // devices below are away, and nothing has to fit anywhere.
+    if (live_owner_ != nullptr && inactive_->lacks_data_devices()) {
+      inactive_->keep_limits(limits_locked());
+    } else if (Status status = inactive_->calculate_limits(); !status.ok()) {
       old = std::move(inactive_);
       engine_.set_dependencies(*this, Slot::kInactive, {}).ignore();  // nothing stands on nothing
       return status;

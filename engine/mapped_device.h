@@ -171,6 +171,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   bool wait_idle(const std::function<bool()>& interrupted);
   Status suspend_locked(const SuspendOptions& options);
   Status resume_locked(const SuspendOptions& options);
+  [[nodiscard]] QueueLimits limits_locked() const;  // table_mutex_ held
   Result<std::unique_ptr<Table>> swap_in_inactive();
   // EBUSY while anyone bypasses the engine; else nobody will until allow_bypass().
   Status bar_bypass();

@@ -87,6 +87,11 @@ class Table {
   // Stacks the limits of the devices below as they are now, and checks every area against its
   // device. EINVAL with the line or the device that does not fit. Not once the table is live.
   Status calculate_limits();
+  // Whether every target could stand on a device and none does: an `error` without one.
+  [[nodiscard]] bool lacks_data_devices() const;
+  // Instead of calculate_limits(): the limits of the table that this one replaces, but for the
+  // operations that a target here does not take. Not once the table is live.
+  void keep_limits(const QueueLimits& before);
 
   // Calls the targets in order; control threads. preresume stops at the first failure.
   void presuspend() const;

@@ -2,6 +2,7 @@
 // device (drivers/md/dm-table.c, dm_calculate_queue_limits(); reference core.md sections 2 and 8).
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <unordered_map>
 #include <vector>
@@ -152,6 +153,33 @@ Status Table::calculate_limits() {
   }
   limits_ = *limits;
   return {};
+}
+
+bool Table::lacks_data_devices() const {
+  return std::all_of(targets_.begin(), targets_.end(), [](const std::unique_ptr<Target>& target) {
+    bool any = (target->ti().type->flags & kTargetMayLackDevices) == 0;
+    target->iterate_devices([&](const TargetDevice&) { any = true; });
+    return !any;
+  });
+}
+
+void Table::keep_limits(const QueueLimits& before) {
+  limits_ = before;
+  for (const auto& target : targets_) {
+    const TargetFeatures& features = target->features();
+    if (features.num_discard_bios == 0) {
+      limits_.max_discard_sectors = 0;
+      limits_.discard_granularity = 0;
+      limits_.discard_zeroes = false;
+    }
+    if (features.num_secure_erase_bios == 0) {
+      limits_.max_secure_erase_sectors = 0;
+    }
+    if (features.num_write_zeroes_bios == 0) {
+      limits_.max_write_zeroes_sectors = 0;
+    }
+    limits_.write_cache = limits_.write_cache || features.flush_supported;
+  }
 }
 
 }  // namespace mapperfs

@@ -41,6 +41,7 @@ enum TargetFlags : std::uint32_t {
   kTargetAlwaysWriteable = 1 << 1,  // not in a read-only table
   kTargetImmutable = 1 << 2,        // may only be replaced by its own type
   kTargetWildcard = 1 << 3,         // may replace even an immutable one
+  kTargetMayLackDevices = 1 << 4,   // of a kind with devices, though not in every table
 };
 
 struct TargetVersion {
@@ -123,8 +124,10 @@ class Target {
 
   // Queue threads; must not block. bio.sector is on the mapped device: ti().offset_of(bio).
   virtual MapIo map(Bio& bio) noexcept = 0;
-  // After the bio came back, only where features().wants_end_io: bio.sector, sectors, data, op and
-  // dev are as map() was given them. May change `status`. Queue threads; must not block.
+  // After the bio came back, only where features().wants_end_io, and not where map() said kKill or
+  // kRequeue. bio.dev, sector and sectors are as map() was given them; data, op and flags are as
+  // map() left them: who changed them puts them back. May change `status`. Any thread, not always
+  // the one that mapped the bio; must not block.
   virtual EndIo end_io(Bio& bio, BlkStatus& status) noexcept {
     static_cast<void>(bio);
     static_cast<void>(status);

@@ -66,6 +66,7 @@ class ErrorTarget final : public Target {
 
 }  // namespace
 
-constinit const TargetType kErrorTarget = {"error", {1, 7, 0}, kTargetWildcard, &ErrorTarget::ctr};
+constinit const TargetType kErrorTarget = {
+    "error", {1, 7, 0}, kTargetWildcard | kTargetMayLackDevices, &ErrorTarget::ctr};
 
 }  // namespace mapperfs

@@ -61,6 +61,39 @@ TEST(ErrorTarget, FailsEverythingButFlushes) {
   EXPECT_EQ(harness.run_op("e", Op::kFlush, 0, 0), BlkStatus::kOk);
 }
 
+// As the kernel, so that who stands on the device is not told of other block sizes while its disks
+// are away. A target that never has devices, as zero, brings limits of its own.
+TEST(ErrorTarget, KeepsTheLimitsOfTheTableThatItReplaces) {
+  Harness harness;
+  QueueLimits below = fake::MemDev::default_limits();
+  below.logical_block_size = 4096;
+  below.physical_block_size = 4096;
+  below.max_discard_sectors = 64;
+  harness.opener().add_mem("disk", 1024, below);
+  harness.opener().add_mem("other", 1024);
+  ASSERT_TRUE(harness.set_table("d", "0 1024 linear disk 0").ok());
+  ASSERT_TRUE(harness.device("d").wipe_table({}).ok());
+  EXPECT_EQ(harness.device("d").limits().logical_block_size, 4096U);
+  EXPECT_EQ(harness.device("d").limits().max_discard_sectors, 64U);
+  EXPECT_EQ(harness.device("d").limits().max_write_zeroes_sectors, 0U) << "error does none";
+  EXPECT_EQ(harness.run_op("d", Op::kDiscard, 0, 1024), BlkStatus::kIoError);
+  // A length that does not fit those blocks: nothing has to fit anywhere.
+  ASSERT_TRUE(harness.set_table("d", "0 1021 error").ok());
+  EXPECT_EQ(harness.device("d").limits().logical_block_size, 4096U);
+  ASSERT_TRUE(harness.set_table("d", "0 1024 error other 0").ok());
+  EXPECT_EQ(harness.device("d").limits().logical_block_size, 512U);
+  ASSERT_TRUE(harness.set_table("d", "0 1024 linear disk 0").ok());
+  ASSERT_TRUE(harness.set_table("d", "0 1024 zero").ok());
+  EXPECT_EQ(harness.device("d").limits().logical_block_size, 512U);
+}
+
+TEST(ErrorTarget, HasLimitsOfItsOwnOnANewDevice) {
+  Harness harness;
+  ASSERT_TRUE(harness.set_table("e", "0 1024 error").ok());
+  EXPECT_EQ(harness.device("e").limits().logical_block_size, 512U);
+  EXPECT_EQ(harness.device("e").limits().discard_granularity, 512U);
+}
+
 TEST(ErrorTarget, ShowsItsDeviceInDepsAndNotInTheTable) {
   Harness harness;
   harness.add_rams();
