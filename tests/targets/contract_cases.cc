@@ -89,9 +89,33 @@ std::vector<ContractCase> make_cases() {
                 .legs = 1,
                 .flushes = 1,
                 .discard = kDone};
-  // They need a directory, and a pool that is live: thin_pool_test.cc, thin_test.cc.
-  cases[i++] = {.type = "thin-pool", .good = {}, .bad = {}, .own_test = true};
-  cases[i++] = {.type = "thin", .good = {}, .bad = {}, .own_test = true};
+  // The good ones are loaded one after the other: only what a reload may change may differ.
+  cases[i++] = {
+      .type = "thin-pool",
+      .good = {"DIR/meta leg0 128 0", "DIR/meta leg0 128 7 1 skip_block_zeroing",
+               "DIR/meta leg0 128 0 2 error_if_no_space no_discard_passdown",
+               "DIR/meta leg0 128 0 1 read_only", "DIR/meta leg0 128 0 0"},
+      .bad = {"", "DIR/meta", "DIR/meta leg0 128", "leg0 leg0 128 0", "DIR/meta leg0 127 0",
+              "DIR/meta leg0 200 0", "DIR/meta leg0 0 0", "DIR/meta leg0 x 0",
+              "DIR/meta leg0 2097280 0", "DIR/meta leg0 128 x", "DIR/meta leg0 128 -1",
+              "DIR/meta leg0 128 0 x", "DIR/meta leg0 128 0 1", "DIR/meta leg0 128 0 1 foo",
+              "DIR/meta leg0 128 0 5 a b c d e", "DIR/a/b leg0 128 0", "DIR/meta nosuch 128 0"},
+      .legs = 1,
+      .flushes = 1,
+      .discard = kDone};
+  // The area of a thin device is the whole pool, which is as long as the pool's table says: what
+  // its bios go to is the pool's data device, and no length of its own can be too long for that.
+  cases[i++] = {.type = "thin",
+                .good = {"pool 0", "pool 1 leg1"},
+                .bad = {"", "pool", "pool 0 leg1 x", "pool x", "pool -1", "pool 16777216",
+                        "pool 0 pool", "pool 0 nosuch", "leg1 0", "nosuch 0"},
+                .legs = 1,
+                .areas_cover_io = false,
+                .checks_areas = false,
+                .needs_pool = true,
+                .discard_unit = kPoolBlockSectors,
+                .flushes = 1,
+                .discard = kDone};
   return cases;
 }
 

@@ -15,7 +15,10 @@ namespace mapperfs::test {
 enum class Answer { kDone, kFails, kUnsupported };
 
 // Arguments may name the devices leg0, leg1, leg2 of kLegSectors each; "nosuch" does not exist.
-inline constexpr sector_t kLegSectors = 1024;
+// DIR is an empty directory of the test's own. Where the case asks for it there is a thin pool
+// "pool" over leg0, in blocks of kPoolBlockSectors, with the devices 0 and 1.
+inline constexpr sector_t kLegSectors = 16384;
+inline constexpr sector_t kPoolBlockSectors = 128;
 inline constexpr sector_t kCaseSectors = 64;
 
 struct ContractCase {
@@ -27,8 +30,10 @@ struct ContractCase {
   unsigned legs = 0;           // devices that the first good arguments use
   bool keeps_data = true;      // what was written reads back
   bool areas_cover_io = true;  // iterate_devices() covers all I/O
+  bool checks_areas = true;    // a table that passes the end of a leg is refused
   bool discards_whole = true;  // every part of a discarded range is discarded on its own device
-  bool own_test = false;       // needs more around it than legs: has a contract test of its own
+  bool needs_pool = false;     // "pool" has to be there
+  sector_t discard_unit = 1;   // sectors: what a discard works on whole ones of
   unsigned flushes = 0;        // that reach the legs for one flush of the device
   Answer discard = Answer::kUnsupported;
   Answer secure_erase = Answer::kUnsupported;

@@ -275,17 +275,6 @@ TEST_F(ThinPoolTarget, WipingItsTableFailsTheThinDevices) {
   EXPECT_EQ(harness_.opener().open_count(), 0);
 }
 
-TEST_F(ThinPoolTarget, ItAndThinHaveTheirPages) {
-  for (const char* name : {"thin-pool", "thin"}) {
-    std::ifstream file(fmt::format("{}/docs/targets/{}.md", MAPPERFS_SOURCE_DIR, name));
-    const std::string page{std::istreambuf_iterator<char>(file), {}};
-    for (const char* heading : {"## Table line", "## Status", "## Messages", "## Example",
-                                "## Failures and crashes", "## Differences from the kernel"}) {
-      EXPECT_NE(page.find(heading), std::string::npos) << name << " lacks " << heading;
-    }
-  }
-}
-
 }  // namespace
 
 }  // namespace mapperfs::test

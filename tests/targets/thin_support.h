@@ -9,30 +9,9 @@
 
 #include "targets/thin/pool_table.h"
 #include "tests/targets/harness.h"
+#include "tests/targets/temp_dir.h"
 
 namespace mapperfs::test {
-
-// Removed with all that is in it.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "mapperfs-thin-XXXXXX").string();
-    EXPECT_NE(::mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  ~TempDir() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  [[nodiscard]] std::string operator/(std::string_view name) const {
-    return path_ + "/" + std::string(name);
-  }
-
- private:
-  std::string path_;
-};
 
 // Blocks of 128 sectors. The data device is "data": in memory unless a test says otherwise.
 class ThinTest : public ::testing::Test {
