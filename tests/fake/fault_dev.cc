@@ -68,8 +68,14 @@ BlkStatus FaultDev::injected(const Bio& bio) {
   for (Fault& fault : faults_) {
     const bool touches =
         bio.op == Op::kFlush || (bio.sector < fault.end && bio.sector + bio.sectors > fault.first);
-    if (fault.op == bio.op && touches && fault.times != 0) {
+    if (fault.op != bio.op || !touches || fault.times == 0) {
+      continue;
+    }
+    if (fault.skip != 0) {
+      --fault.skip;
+    } else {
       --fault.times;
+      ++struck_;
       return fault.status;
     }
   }
@@ -122,6 +128,11 @@ void FaultDev::add_fault(const Fault& fault) {
 void FaultDev::clear_faults() {
   const std::lock_guard<std::mutex> lock(mutex_);
   faults_.clear();
+}
+
+std::uint64_t FaultDev::struck() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return struck_;
 }
 
 void FaultDev::hold() {

@@ -35,13 +35,15 @@ class FaultDev final : public BlockDevice, public Timer {
 
     Options();
   };
-  // Bios of operation `op` that touch [first, end) fail `times` times with `status`.
+  // Bios of operation `op` that touch [first, end) fail `times` times with `status`, after `skip`
+  // of them have gone well.
   struct Fault {
     Op op = Op::kRead;
     sector_t first = 0;
     sector_t end = ~sector_t{0};
     BlkStatus status = BlkStatus::kIoError;
     std::uint64_t times = ~std::uint64_t{0};
+    std::uint64_t skip = 0;
   };
 
   // `env` outlives it; needed for delays alone.
@@ -56,6 +58,8 @@ class FaultDev final : public BlockDevice, public Timer {
 
   void add_fault(const Fault& fault);
   void clear_faults();
+  // Bios that a fault has failed so far.
+  [[nodiscard]] std::uint64_t struck() const;
   // Bios wait from here on, until release() ends them in order (or in reverse).
   void hold();
   void release(bool reverse = false);
@@ -94,6 +98,7 @@ class FaultDev final : public BlockDevice, public Timer {
   mutable std::mutex mutex_;
   std::mt19937_64 rng_;               // mutex_, as all below
   std::vector<Fault> faults_;         //
+  std::uint64_t struck_ = 0;          //
   SectorMap now_;                     // what reads see
   SectorMap durable_;                 // what survives for sure
   std::vector<Unflushed> unflushed_;  // now_ without durable_, in order

@@ -35,6 +35,17 @@ TEST(MemDev, PunchesPartsOfPagesInSmallAndLargeRanges) {
   EXPECT_EQ(dev.extent(0, 100).sectors, 8U);
 }
 
+TEST(FaultDev, FailsTheOneThatIsAskedFor) {
+  SimEnv env;
+  FaultDev dev("f", 64, env);
+  dev.add_fault({.op = Op::kWrite, .times = 1, .skip = 2});
+  for (const BlkStatus expected :
+       {BlkStatus::kOk, BlkStatus::kOk, BlkStatus::kIoError, BlkStatus::kOk}) {
+    EXPECT_EQ(write(dev, 0, pattern(1, 1)), expected);
+  }
+  EXPECT_EQ(dev.struck(), 1U);
+}
+
 TEST(FaultDev, FailsAsOftenAsAsked) {
   SimEnv env;
   FaultDev dev("f", 64, env);
