@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "metadata/store.h"
+#include "metadata/torn_manifest.h"
 
 namespace mapperfs {
 namespace {
@@ -103,9 +104,15 @@ class ScratchDir {
   std::string path_;
 };
 
-rocksdb::Options rocks_options(const StoreOptions& options) {
+// The store's own, so that a manifest that a cut of power has torn can be read.
+std::unique_ptr<rocksdb::Env> make_env(const StoreOptions& options) {
+  rocksdb::Env* const base = options.env != nullptr ? options.env : rocksdb::Env::Default();
+  return rocksdb::NewCompositeEnv(make_torn_manifest_fs(base->GetFileSystem()));
+}
+
+rocksdb::Options rocks_options(const StoreOptions& options, rocksdb::Env* env) {
   rocksdb::Options rocks;
-  rocks.env = options.env != nullptr ? options.env : rocksdb::Env::Default();
+  rocks.env = env;
   rocks.create_if_missing = options.create && options.mode == StoreMode::kReadWrite;
   rocks.write_buffer_size = options.memtable_bytes;
   rocks.max_write_buffer_number = 3;
@@ -116,9 +123,11 @@ rocksdb::Options rocks_options(const StoreOptions& options) {
   rocks.max_open_files = options.mode == StoreMode::kLive ? -1 : kOpenFiles;
   rocks.max_file_opening_threads = 1;
   // A cut of power leaves a torn tail, whose sectors may have landed in any order: stop there.
-  // Logs that were synced and are gone are noticed through the manifest.
+  // Logs that were synced and are gone are noticed through the manifest; but a database in use may
+  // lose them while it is read. (With this off, opening for reading a manifest that has logs in it
+  // is a failed assertion of RocksDB 7.8.)
   rocks.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  rocks.track_and_verify_wals_in_manifest = options.mode == StoreMode::kReadWrite;
+  rocks.track_and_verify_wals_in_manifest = options.mode != StoreMode::kLive;
   rocks.paranoid_checks = true;
   rocks.max_bgerror_resume_count = 0;  // errors are the pool's to handle, not a hidden thread's
   rocks.stats_dump_period_sec = 0;
@@ -140,7 +149,10 @@ rocksdb::Options rocks_options(const StoreOptions& options) {
 class RocksStore final : public Store {
  public:
   RocksStore(std::string dir, const StoreOptions& options)
-      : dir_(std::move(dir)), options_(options), rocks_options_(rocks_options(options)) {}
+      : dir_(std::move(dir)),
+        options_(options),
+        env_(make_env(options)),
+        rocks_options_(rocks_options(options, env_.get())) {}
   ~RocksStore() override { close(); }
 
   Status open() {
@@ -323,6 +335,7 @@ class RocksStore final : public Store {
 
   const std::string dir_;
   const StoreOptions options_;
+  const std::unique_ptr<rocksdb::Env> env_;
   const rocksdb::Options rocks_options_;
   std::unique_ptr<ScratchDir> scratch_;   // outlives db_
   mutable std::shared_mutex open_mutex_;  // held for writing while db_ changes

@@ -123,9 +123,17 @@ void FaultFs::fail_after(std::uint64_t count, Fault fault, std::uint64_t times) 
   struck_ = false;
 }
 
+void FaultFs::cut_at_sync(std::string prefix, std::uint64_t count) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  cut_prefix_ = std::move(prefix);
+  syncs_to_cut_ = count;
+  struck_ = false;
+}
+
 void FaultFs::disarm() {
   const std::lock_guard<std::mutex> lock(mutex_);
   fail_at_ = 0;
+  syncs_to_cut_ = 0;
 }
 
 std::uint64_t FaultFs::changes() const {
@@ -148,6 +156,11 @@ int FaultFs::damage(const std::string& suffix) {
     }
   }
   return files;
+}
+
+void FaultFs::flip_bit(const std::string& name, std::uint64_t offset) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  find(name)->data.at(offset) ^= 4;
 }
 
 IOStatus FaultFs::change() {
@@ -194,6 +207,7 @@ void FaultFs::restore_power(std::uint64_t seed) {
   locks_.clear();
   off_ = false;
   fail_at_ = 0;
+  syncs_to_cut_ = 0;
 }
 
 // Each sector past the synced bytes may or may not have got to the disk, as may the file's size.
@@ -261,8 +275,24 @@ IOStatus FaultFs::truncate(Inode& inode, std::size_t size) {
   return s;
 }
 
+// Counts the sync if it is of a file that a cut waits for.
+bool FaultFs::sync_to_cut_at(const Inode& inode) {
+  if (syncs_to_cut_ == 0 || off_) {
+    return false;
+  }
+  const auto it = std::find_if(names_.begin(), names_.end(),
+                               [&](const auto& name) { return name.second.get() == &inode; });
+  return it != names_.end() &&
+         it->first.substr(it->first.rfind('/') + 1).starts_with(cut_prefix_) &&
+         --syncs_to_cut_ == 0;
+}
+
 IOStatus FaultFs::sync(Inode& inode) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (sync_to_cut_at(inode)) {
+    struck_ = true;
+    off_ = true;
+  }
   IOStatus s = change();
   if (s.ok()) {
     inode.synced = inode.data.size();

@@ -27,6 +27,9 @@ class FaultFs final : public rocksdb::FileSystem {
   // The `count`-th change from now (1 is the next) fails. A cut takes everything after it along,
   // other faults only last for `times` changes.
   void fail_after(std::uint64_t count, Fault fault, std::uint64_t times = 1);
+  // The `count`-th sync from now of a file whose name, without its directory, begins with `prefix`
+  // is where the power goes: what that sync was for may have landed in part.
+  void cut_at_sync(std::string prefix, std::uint64_t count);
   void disarm();
   // What the power cut leaves; the file system works again. Nothing may be open.
   void restore_power(std::uint64_t seed);
@@ -36,6 +39,8 @@ class FaultFs final : public rocksdb::FileSystem {
   [[nodiscard]] bool struck() const;
   // Flips a bit in the middle of every file whose name ends with `suffix`; how many there were.
   int damage(const std::string& suffix);
+  // Flips a bit of the byte at `offset` of a file that has it.
+  void flip_bit(const std::string& name, std::uint64_t offset);
 
   rocksdb::IOStatus NewSequentialFile(const std::string& name, const rocksdb::FileOptions& options,
                                       std::unique_ptr<rocksdb::FSSequentialFile>* file,
@@ -105,6 +110,7 @@ class FaultFs final : public rocksdb::FileSystem {
   };
 
   rocksdb::IOStatus change();
+  bool sync_to_cut_at(const Inode& inode);
   void set_name(const std::string& name, std::shared_ptr<Inode> inode, bool with_next = false);
   std::shared_ptr<Inode> find(const std::string& name) const;
   void tear(Inode& inode, std::mt19937_64& random) const;
@@ -118,6 +124,8 @@ class FaultFs final : public rocksdb::FileSystem {
   std::uint64_t fail_at_ = 0;  // 0: never
   std::uint64_t fail_times_ = 0;
   Fault fault_ = Fault::kCut;
+  std::string cut_prefix_;
+  std::uint64_t syncs_to_cut_ = 0;  // of files with that prefix; 0: none is cut
   bool struck_ = false;
   bool off_ = false;  // after a cut
 };

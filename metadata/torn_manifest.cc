@@ -1,0 +1,343 @@
+#include "metadata/torn_manifest.h"
+
+#include <fmt/format.h>
+#include <rocksdb/file_system.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/assert.h"
+#include "metadata/crc32c.h"
+
+namespace mapperfs {
+namespace {
+
+using rocksdb::FileOptions;
+using rocksdb::FileSystem;
+using rocksdb::FSSequentialFile;
+using rocksdb::FSWritableFile;
+using rocksdb::IODebugContext;
+using rocksdb::IOOptions;
+using rocksdb::IOStatus;
+using rocksdb::Slice;
+
+// RocksDB's log format: blocks of 32 KiB; in them records of {checksum (4), length (2), type (1)}
+// and the payload; what is too short for a header at the end of a block is empty.
+constexpr std::size_t kLogBlockBytes = std::size_t{32} << 10;
+constexpr std::size_t kHeaderBytes = 7;
+constexpr unsigned kFull = 1;
+constexpr unsigned kFirst = 2;
+constexpr unsigned kMiddle = 3;
+constexpr unsigned kLast = 4;
+
+// A mark: length of the manifest (8), checksum of these bytes (4), zeroes (4). It divides a sector,
+// so that a torn write leaves whole marks only.
+constexpr std::size_t kMarkBytes = 16;
+constexpr std::size_t kLengthBytes = 8;
+
+std::uint64_t little_endian(std::string_view bytes) {
+  std::uint64_t value = 0;
+  for (std::size_t i = bytes.size(); i > 0; --i) {
+    value = value << 8 | static_cast<unsigned char>(bytes[i - 1]);
+  }
+  return value;
+}
+
+void put_little_endian(std::string& out, std::uint64_t value, std::size_t bytes) {
+  for (std::size_t i = 0; i < bytes; ++i) {
+    out.push_back(static_cast<char>(value >> (8 * i) & 0xff));
+  }
+}
+
+bool is_manifest(const std::string& path) {
+  constexpr std::string_view kPrefix = "MANIFEST-";
+  const std::string_view name = std::string_view(path).substr(path.rfind('/') + 1);
+  return name.starts_with(kPrefix) && name.size() > kPrefix.size() &&
+         std::all_of(name.begin() + kPrefix.size(), name.end(),
+                     [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::string marks_of(const std::string& manifest) { return manifest + ".synced"; }
+
+std::string mark(std::uint64_t length) {
+  std::string bytes;
+  put_little_endian(bytes, length, kLengthBytes);
+  put_little_endian(bytes, crc32c(bytes), 4);
+  bytes.resize(kMarkBytes, '\0');
+  return bytes;
+}
+
+// Calls `fn` for pieces of `piece` bytes, the last one may be shorter, until it returns false.
+template <typename Fn>
+IOStatus for_each_piece(FSSequentialFile& file, std::size_t piece, const Fn& fn) {
+  std::vector<char> buffer(piece);
+  while (true) {
+    std::string bytes;
+    while (bytes.size() < piece) {
+      Slice got;
+      IOStatus s = file.Read(piece - bytes.size(), IOOptions(), &got, buffer.data(), nullptr);
+      if (!s.ok()) {
+        return s;
+      }
+      if (got.empty()) {
+        break;
+      }
+      bytes.append(got.data(), got.size());
+    }
+    if (bytes.empty() || !fn(std::string_view(bytes)) || bytes.size() < piece) {
+      return IOStatus::OK();
+    }
+  }
+}
+
+// How far the manifest is certain; nullopt: nothing says so.
+IOStatus read_marks(FileSystem& fs, const std::string& manifest,
+                    std::optional<std::uint64_t>& synced) {
+  std::unique_ptr<FSSequentialFile> file;
+  IOStatus s = fs.NewSequentialFile(marks_of(manifest), FileOptions(), &file, nullptr);
+  if (!s.ok()) {
+    return s.IsNotFound() || s.IsPathNotFound() ? IOStatus::OK() : s;
+  }
+  return for_each_piece(*file, kMarkBytes, [&](std::string_view bytes) {
+    if (bytes.size() == kMarkBytes) {
+      const std::uint64_t length = little_endian(bytes.substr(0, kLengthBytes));
+      if (bytes == mark(length)) {
+        synced = std::max(synced.value_or(0), length);
+      }
+    }
+    return true;
+  });
+}
+
+// Walks the records of a log.
+class LogWalk {
+ public:
+  // One block of the log, the last one may be shorter. False: what follows does not matter.
+  bool block(std::string_view bytes) {
+    std::size_t at = 0;
+    while (kLogBlockBytes - at >= kHeaderBytes) {
+      const std::string_view rest = bytes.substr(at);
+      if (rest.size() < kHeaderBytes) {
+        return false;
+      }
+      const std::size_t length = little_endian(rest.substr(4, 2));
+      if (at + kHeaderBytes + length > kLogBlockBytes) {
+        return bad();
+      }
+      if (rest.size() < kHeaderBytes + length) {
+        return false;
+      }
+      const std::uint32_t crc = crc32c(rest.substr(6, 1 + length));
+      const std::uint32_t masked = (crc >> 15 | crc << 17) + 0xa282ead8U;
+      const unsigned type = static_cast<unsigned char>(rest[6]);
+      const bool goes_on = type == kMiddle || type == kLast;
+      if (masked != little_endian(rest.substr(0, 4)) || type < kFull || type > kLast ||
+          goes_on != in_record_) {
+        return bad();
+      }
+      at += kHeaderBytes + length;
+      in_record_ = type == kFirst || type == kMiddle;
+      if (!in_record_) {
+        whole_ = before_ + at;
+      }
+    }
+    before_ += kLogBlockBytes;
+    return true;
+  }
+  // Where the last record ends before which all are sound.
+  [[nodiscard]] std::uint64_t whole() const { return whole_; }
+  // Whether damage follows it; else the end, or a record that the end cuts short.
+  [[nodiscard]] bool damaged() const { return damaged_; }
+
+ private:
+  bool bad() {
+    damaged_ = true;
+    return false;
+  }
+
+  std::uint64_t before_ = 0;  // bytes of the blocks before this one
+  std::uint64_t whole_ = 0;
+  bool in_record_ = false;  // a record goes on in the next block
+  bool damaged_ = false;
+};
+
+// Ends at `end`, whatever comes after.
+class EndedFile final : public rocksdb::FSSequentialFileOwnerWrapper {
+ public:
+  EndedFile(std::unique_ptr<FSSequentialFile>&& file, std::uint64_t end)
+      : FSSequentialFileOwnerWrapper(std::move(file)), end_(end) {}
+  IOStatus Read(std::size_t n, const IOOptions& options, Slice* result, char* scratch,
+                IODebugContext* dbg) override {
+    IOStatus s = FSSequentialFileOwnerWrapper::Read(left(n, at_), options, result, scratch, dbg);
+    at_ += s.ok() ? result->size() : 0;
+    return s;
+  }
+  IOStatus Skip(std::uint64_t n) override {
+    at_ += n;
+    return FSSequentialFileOwnerWrapper::Skip(n);
+  }
+  IOStatus PositionedRead(std::uint64_t offset, std::size_t n, const IOOptions& options,
+                          Slice* result, char* scratch, IODebugContext* dbg) override {
+    return FSSequentialFileOwnerWrapper::PositionedRead(offset, left(n, offset), options, result,
+                                                        scratch, dbg);
+  }
+
+ private:
+  [[nodiscard]] std::size_t left(std::size_t n, std::uint64_t at) const {
+    return std::min<std::size_t>(n, at < end_ ? end_ - at : 0);
+  }
+
+  const std::uint64_t end_;
+  std::uint64_t at_ = 0;
+};
+
+// A manifest being written, with its marks. One thread at a time, as RocksDB does.
+class MarkedFile final : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  MarkedFile(std::unique_ptr<FSWritableFile>&& manifest, std::unique_ptr<FSWritableFile>&& marks)
+      : FSWritableFileOwnerWrapper(std::move(manifest)), marks_(std::move(marks)) {}
+
+  IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* dbg) override {
+    return appended(data.size(), FSWritableFileOwnerWrapper::Append(data, options, dbg));
+  }
+  IOStatus Append(const Slice& data, const IOOptions& options,
+                  const rocksdb::DataVerificationInfo& info, IODebugContext* dbg) override {
+    return appended(data.size(), FSWritableFileOwnerWrapper::Append(data, options, info, dbg));
+  }
+  IOStatus Sync(const IOOptions& options, IODebugContext* dbg) override {
+    return synced(FSWritableFileOwnerWrapper::Sync(options, dbg), options, dbg);
+  }
+  IOStatus Fsync(const IOOptions& options, IODebugContext* dbg) override {
+    return synced(FSWritableFileOwnerWrapper::Fsync(options, dbg), options, dbg);
+  }
+  IOStatus Close(const IOOptions& options, IODebugContext* dbg) override {
+    IOStatus s = FSWritableFileOwnerWrapper::Close(options, dbg);
+    IOStatus marks = marks_->Close(options, dbg);
+    return s.ok() ? marks : s;
+  }
+
+ private:
+  IOStatus appended(std::size_t bytes, IOStatus s) {
+    length_ += bytes;
+    sound_ = sound_ && s.ok();
+    return s;
+  }
+  // After an error nothing is vouched for any more: a later sync that succeeds does not say that
+  // what an earlier one was for has got to the disk.
+  IOStatus synced(IOStatus s, const IOOptions& options, IODebugContext* dbg) {
+    sound_ = sound_ && s.ok();
+    if (!sound_ || length_ == marked_) {
+      return s;
+    }
+    s = marks_->Append(mark(length_), options, dbg);
+    if (s.ok()) {
+      s = marks_->Sync(options, dbg);
+    }
+    sound_ = s.ok();
+    marked_ = length_;
+    return s;
+  }
+
+  const std::unique_ptr<FSWritableFile> marks_;
+  std::uint64_t length_ = 0;
+  std::uint64_t marked_ = 0;
+  bool sound_ = true;
+};
+
+class TornManifestFs final : public rocksdb::FileSystemWrapper {
+ public:
+  explicit TornManifestFs(const std::shared_ptr<FileSystem>& base) : FileSystemWrapper(base) {}
+  static const char* kClassName() { return "TornManifestFs"; }
+  const char* Name() const override { return kClassName(); }
+
+  IOStatus NewSequentialFile(const std::string& name, const FileOptions& options,
+                             std::unique_ptr<FSSequentialFile>* file,
+                             IODebugContext* dbg) override {
+    std::optional<std::uint64_t> synced;
+    if (is_manifest(name)) {
+      // The marks first: who has the database open may be adding to both.
+      if (IOStatus s = read_marks(*target(), name, synced); !s.ok()) {
+        return s;
+      }
+    }
+    std::optional<std::uint64_t> end;
+    if (synced.has_value()) {
+      if (IOStatus s = find_end(name, options, *synced, end); !s.ok()) {
+        return s;
+      }
+    }
+    IOStatus s = FileSystemWrapper::NewSequentialFile(name, options, file, dbg);
+    if (s.ok() && end.has_value()) {
+      *file = std::make_unique<EndedFile>(std::move(*file), *end);
+    }
+    return s;
+  }
+
+  IOStatus NewWritableFile(const std::string& name, const FileOptions& options,
+                           std::unique_ptr<FSWritableFile>* file, IODebugContext* dbg) override {
+    if (!is_manifest(name)) {
+      return FileSystemWrapper::NewWritableFile(name, options, file, dbg);
+    }
+    // The marks first: those of an older file of that name say nothing about this one.
+    std::unique_ptr<FSWritableFile> marks;
+    IOStatus s = FileSystemWrapper::NewWritableFile(marks_of(name), options, &marks, dbg);
+    if (s.ok()) {
+      s = FileSystemWrapper::NewWritableFile(name, options, file, dbg);
+    }
+    if (s.ok()) {
+      *file = std::make_unique<MarkedFile>(std::move(*file), std::move(marks));
+    }
+    return s;
+  }
+
+  IOStatus DeleteFile(const std::string& name, const IOOptions& options,
+                      IODebugContext* dbg) override {
+    if (is_manifest(name)) {
+      // The marks first: RocksDB would not come back for them. An old database has none.
+      FileSystemWrapper::DeleteFile(marks_of(name), options, dbg).PermitUncheckedError();
+    }
+    return FileSystemWrapper::DeleteFile(name, options, dbg);
+  }
+
+ private:
+  // Sets `end` if the manifest is to end before its end.
+  IOStatus find_end(const std::string& name, const FileOptions& options, std::uint64_t synced,
+                    std::optional<std::uint64_t>& end) {
+    std::unique_ptr<FSSequentialFile> file;
+    IOStatus s = target()->NewSequentialFile(name, options, &file, nullptr);
+    if (!s.ok()) {
+      return s;
+    }
+    LogWalk walk;
+    s = for_each_piece(*file, kLogBlockBytes,
+                       [&](std::string_view bytes) { return walk.block(bytes); });
+    if (!s.ok()) {
+      return s;
+    }
+    if (walk.whole() < synced) {
+      return IOStatus::Corruption(fmt::format("{}: damaged at byte {}, and {} had been synced",
+                                              name, walk.whole(), synced));
+    }
+    if (walk.damaged()) {
+      end = walk.whole();
+    }
+    return s;
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<rocksdb::FileSystem> make_torn_manifest_fs(
+    std::shared_ptr<rocksdb::FileSystem> base) {
+  MFS_ASSERT(base != nullptr);
+  return std::make_shared<TornManifestFs>(base);
+}
+
+}  // namespace mapperfs

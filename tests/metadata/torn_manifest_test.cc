@@ -1,0 +1,202 @@
+// Manifests below RocksDB: records written here, byte by byte.
+#include "metadata/torn_manifest.h"
+
+#include <gtest/gtest.h>
+#include <rocksdb/file_system.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "metadata/crc32c.h"
+#include "tests/metadata/fault_fs.h"
+
+namespace mapperfs::testing {
+namespace {
+
+using rocksdb::FileOptions;
+using rocksdb::IOOptions;
+using rocksdb::IOStatus;
+
+constexpr std::size_t kBlock = 32768;
+
+TEST(Crc32c, IsCastagnolis) {
+  EXPECT_EQ(crc32c(""), 0U);
+  EXPECT_EQ(crc32c("123456789"), 0xe3069283U);
+}
+
+// A record of RocksDB's log format, in one piece.
+std::string piece(char type, const std::string& payload) {
+  const std::uint32_t crc = crc32c(type + payload);
+  const std::uint32_t masked = (crc >> 15 | crc << 17) + 0xa282ead8U;
+  std::string bytes;
+  for (int shift = 0; shift < 32; shift += 8) {
+    bytes.push_back(static_cast<char>(masked >> shift));
+  }
+  bytes.push_back(static_cast<char>(payload.size()));
+  bytes.push_back(static_cast<char>(payload.size() >> 8));
+  return bytes + type + payload;
+}
+std::string record(std::size_t payload_bytes) { return piece(1, std::string(payload_bytes, 'p')); }
+
+class TornManifest : public ::testing::Test {
+ protected:
+  TornManifest() : below_(std::make_shared<FaultFs>()), fs_(make_torn_manifest_fs(below_)) {
+    EXPECT_TRUE(fs_->NewWritableFile(kName, FileOptions(), &file_, nullptr).ok());
+  }
+  void append(const std::string& bytes) {
+    ASSERT_TRUE(file_->Append(bytes, IOOptions(), nullptr).ok());
+  }
+  void append_synced(const std::string& bytes) {
+    append(bytes);
+    ASSERT_TRUE(file_->Sync(IOOptions(), nullptr).ok());
+    synced_ += bytes;
+  }
+  // The whole file, as who reads it now has it.
+  IOStatus read(std::string& bytes) {
+    bytes.clear();
+    std::unique_ptr<rocksdb::FSSequentialFile> file;
+    IOStatus s = fs_->NewSequentialFile(kName, FileOptions(), &file, nullptr);
+    return s.ok() ? read_on(*file, bytes) : s;
+  }
+  static IOStatus read_on(rocksdb::FSSequentialFile& file, std::string& bytes) {
+    std::vector<char> buffer(kBlock);
+    while (true) {
+      rocksdb::Slice got;
+      IOStatus s = file.Read(buffer.size(), IOOptions(), &got, buffer.data(), nullptr);
+      if (!s.ok() || got.empty()) {
+        return s;
+      }
+      bytes.append(got.data(), got.size());
+    }
+  }
+  void expect_read(const std::string& want) {
+    std::string bytes;
+    const IOStatus s = read(bytes);
+    ASSERT_TRUE(s.ok()) << s.ToString();
+    EXPECT_EQ(bytes.size(), want.size());
+    EXPECT_TRUE(bytes == want);
+  }
+
+  static constexpr const char* kName = "/db/MANIFEST-000007";
+  const std::shared_ptr<FaultFs> below_;
+  const std::shared_ptr<rocksdb::FileSystem> fs_;
+  std::unique_ptr<rocksdb::FSWritableFile> file_;
+  std::string synced_;
+};
+
+TEST_F(TornManifest, EndsBeforeARecordThatWasNeverSyncedAndIsBad) {
+  append_synced(record(700) + record(10));
+  append(record(2000));
+  const std::string whole = synced_ + record(2000);
+  append(record(100));  // sound, but what comes before it is not
+  for (const std::size_t at : {std::size_t{0}, std::size_t{6}, std::size_t{7}, std::size_t{2006}}) {
+    below_->flip_bit(kName, synced_.size() + at);
+    expect_read(synced_);
+    below_->flip_bit(kName, synced_.size() + at);
+  }
+  below_->flip_bit(kName, whole.size() + 50);
+  expect_read(whole);
+}
+
+TEST_F(TornManifest, RefusesDamageOfWhatWasSynced) {
+  append_synced(record(100));
+  append_synced(record(100) + record(30));
+  append(record(100));
+  std::string bytes;
+  for (std::size_t at = 0; at < synced_.size(); ++at) {
+    below_->flip_bit(kName, at);
+    EXPECT_TRUE(read(bytes).IsCorruption()) << at;
+    below_->flip_bit(kName, at);
+  }
+  expect_read(synced_ + record(100));
+}
+
+TEST_F(TornManifest, RefusesAFileThatLacksWhatWasSynced) {
+  append_synced(record(100));
+  append_synced(record(100));
+  ASSERT_TRUE(file_->Truncate(synced_.size() - 1, IOOptions(), nullptr).ok());
+  std::string bytes;
+  EXPECT_TRUE(read(bytes).IsCorruption());
+}
+
+TEST_F(TornManifest, LeavesARecordThatIsBeingWrittenToItsReader) {
+  append_synced(record(100));
+  const std::string next = record(300);
+  append(next.substr(0, 120));
+  std::unique_ptr<rocksdb::FSSequentialFile> reader;
+  ASSERT_TRUE(fs_->NewSequentialFile(kName, FileOptions(), &reader, nullptr).ok());
+  std::string bytes;
+  ASSERT_TRUE(read_on(*reader, bytes).ok());
+  EXPECT_EQ(bytes, synced_ + next.substr(0, 120));
+  append(next.substr(120));
+  ASSERT_TRUE(read_on(*reader, bytes).ok());
+  EXPECT_EQ(bytes, synced_ + next);
+}
+
+TEST_F(TornManifest, FollowsRecordsFromBlockToBlock) {
+  // The second block begins with the end of a record; the third after a gap too short for a header.
+  const std::string first = piece(2, std::string(kBlock - 7, 'a'));
+  const std::string last = piece(4, std::string(1000, 'b'));
+  const std::string filler = record(kBlock - last.size() - 7 - 3) + std::string(3, '\0');
+  append_synced(first + last + filler + record(50));
+  expect_read(synced_);
+  append(piece(2, std::string(kBlock - 57 - 7, 'c')) + piece(3, std::string(200, 'd')));
+  below_->flip_bit(kName, synced_.size() + kBlock);
+  expect_read(synced_);  // not half of a record
+}
+
+TEST_F(TornManifest, TrustsNoRecordWhoseKindDoesNotFit) {
+  append_synced(record(50));
+  append(piece(4, "the end of nothing"));
+  expect_read(synced_);
+}
+
+TEST_F(TornManifest, LeavesAFileWithoutMarksAlone) {
+  append_synced(record(100));
+  append(record(100));
+  below_->flip_bit(kName, 150);
+  ASSERT_TRUE(below_->DeleteFile(std::string(kName) + ".synced", IOOptions(), nullptr).ok());
+  std::string bytes;
+  ASSERT_TRUE(read(bytes).ok());
+  EXPECT_EQ(bytes.size(), 2 * record(100).size());
+}
+
+TEST_F(TornManifest, ForgetsTheMarksOfAnOlderFile) {
+  append_synced(record(1000));
+  ASSERT_TRUE(fs_->NewWritableFile(kName, FileOptions(), &file_, nullptr).ok());
+  synced_.clear();
+  append_synced(record(10));
+  expect_read(synced_);
+}
+
+TEST_F(TornManifest, VouchesForNothingAfterAnError) {
+  append_synced(record(100));
+  append(record(40));
+  below_->fail_after(1, FaultFs::Fault::kIoError);
+  EXPECT_FALSE(file_->Sync(IOOptions(), nullptr).ok());
+  append(record(40));
+  EXPECT_TRUE(file_->Sync(IOOptions(), nullptr).ok());
+  below_->flip_bit(kName, synced_.size() + 10);
+  expect_read(synced_);
+}
+
+TEST_F(TornManifest, FailsASyncWhoseMarkFails) {
+  for (const std::uint64_t step : {2U, 3U}) {  // the mark's writing and its sync
+    ASSERT_TRUE(fs_->NewWritableFile(kName, FileOptions(), &file_, nullptr).ok());
+    append(record(100));
+    below_->fail_after(step, FaultFs::Fault::kNoSpace);
+    EXPECT_TRUE(file_->Sync(IOOptions(), nullptr).IsNoSpace());
+  }
+}
+
+TEST_F(TornManifest, RemovesTheMarksWithTheFile) {
+  append_synced(record(100));
+  ASSERT_TRUE(fs_->DeleteFile(kName, IOOptions(), nullptr).ok());
+  std::vector<std::string> names;
+  ASSERT_TRUE(below_->GetChildren("/db", IOOptions(), &names, nullptr).ok());
+  EXPECT_TRUE(names.empty());
+}
+
+}  // namespace
+}  // namespace mapperfs::testing
