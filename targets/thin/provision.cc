@@ -30,7 +30,8 @@ std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
     } else {
       if (const BlkStatus filled = fill(bio, *mapping, *block, copier); filled != BlkStatus::kOk) {
         metadata_->cancel_allocation(*block);
-        return filled;
+        // As the kernel, whatever the device below said: its ENOSPC is not the pool's.
+        return BlkStatus::kIoError;
       }
       const Status inserted = volume.dev->insert(io.block, *block);
       if (inserted.ok()) {
