@@ -208,7 +208,12 @@ void PageCache::seal(StoreBatch& batch) {
 }
 
 void PageCache::collect() {
-  // Nobody but seal(), written() and clear(), which all have their turn, touches the list.
+  // Nobody but seal(), written() and clear(), which all have their turn, touches the list. In the
+  // order of the keys: the store finds the place of each beside the one before.
+  std::sort(writing_.begin(), writing_.end(), [](const Page* a, const Page* b) {
+    return a->key_word.load(std::memory_order_relaxed) <
+           b->key_word.load(std::memory_order_relaxed);
+  });
   for (Page* page : writing_) {
     if (page->sealed.load()) {
       pack(*page);

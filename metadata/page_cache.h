@@ -129,6 +129,8 @@ class PageCache {
   [[nodiscard]] std::size_t dirty_bytes() const noexcept {
     return dirty_pages_.load(std::memory_order_relaxed) * sizeof(Page);
   }
+  // Of the batch: from seal() to written(), for the thread whose turn it is.
+  [[nodiscard]] std::size_t sealed_pages() const noexcept { return writing_.size(); }
   [[nodiscard]] std::size_t bytes() const noexcept {
     return used_pages_.load(std::memory_order_relaxed) * sizeof(Page);
   }

@@ -3,12 +3,26 @@
 // and writes the batch. So no mapping gets to stable storage before the data it maps to, and I/O
 // goes on meanwhile.
 #include <fmt/format.h>
+#include <time.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 #include "metadata/pool_metadata.h"
 
 namespace mapperfs::thin {
+
+namespace {
+
+// What the calling thread has had of a core.
+std::chrono::nanoseconds thread_work() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
+}  // namespace
 
 void PoolMetadata::set_pre_commit(std::function<Status()> flush_data) {
   flush_data_ = std::move(flush_data);
@@ -20,8 +34,26 @@ bool PoolMetadata::changed() const noexcept {
 }
 
 bool PoolMetadata::commit_due() const noexcept {
-  // An eighth: a snapshot or a flush waits for all that has gathered to be written.
-  return cache_.dirty_bytes() >= options_.dirty_bytes / 8;
+  const std::size_t pages = cache_.dirty_bytes() / sizeof(Page);
+  return pages >= due_pages_.load(std::memory_order_relaxed) ||
+         pages >= options_.dirty_bytes / 8 / sizeof(Page);
+}
+
+// A snapshot or a flush waits for all that has gathered to be written, and for the commit before if
+// that is under way. So commits should be small; but each waits for the devices, however small it
+// is. A commit is due when writing it would be as much work as the waiting, or kDueWork.
+void PoolMetadata::learn_due(std::size_t pages, std::chrono::nanoseconds took,
+                             std::chrono::nanoseconds worked) {
+  constexpr std::chrono::nanoseconds kDueWork = std::chrono::milliseconds(1);
+  if (pages < kDueLeast / 4) {
+    return;  // says little about the price of a page
+  }
+  // Waiting for a core is no reason to write less often: the shortest counts, and is forgotten.
+  const std::chrono::nanoseconds waited = std::max(took - worked, std::chrono::nanoseconds(1000));
+  waiting_ = waiting_.count() == 0 ? waited : std::min(waited, waiting_ + waiting_ / 8);
+  const auto page = std::max<std::int64_t>(worked.count() / static_cast<std::int64_t>(pages), 1);
+  const auto due = static_cast<std::size_t>(std::max(waiting_, kDueWork).count() / page);
+  due_pages_ = std::max(due, kDueLeast);
 }
 
 // Keeps the changes in memory bounded. Called before a change, with no lock held.
@@ -62,8 +94,11 @@ Status PoolMetadata::commit() {
 
 // By the one thread whose turn it is.
 Status PoolMetadata::run_commit() {
+  const auto began = std::chrono::steady_clock::now();
+  const std::chrono::nanoseconds worked_before = thread_work();
   const std::uint64_t sealed = open_.load();
   const std::unique_ptr<StoreBatch> batch = seal();
+  const std::size_t pages = cache_.sealed_pages();
   cache_.collect();
   if (!batch->empty()) {
     if (flush_data_) {
@@ -78,6 +113,7 @@ Status PoolMetadata::run_commit() {
   cache_.written();
   data_.written();
   committed_ = sealed;
+  learn_due(pages, std::chrono::steady_clock::now() - began, thread_work() - worked_before);
   return {};
 }
 

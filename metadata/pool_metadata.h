@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -130,6 +131,7 @@ class PoolMetadata final : public ThinMetadata {
   Result<bool> reclaim_some(std::size_t steps);
 
   Status run_commit();
+  void learn_due(std::size_t pages, std::chrono::nanoseconds took, std::chrono::nanoseconds worked);
   std::unique_ptr<StoreBatch> seal();
   Status write_needs_check(bool on);
 
@@ -177,6 +179,10 @@ class PoolMetadata final : public ThinMetadata {
   std::mutex commit_mutex_;
   std::condition_variable commit_done_;
   bool committing_ = false;  // guarded by commit_mutex_
+
+  static constexpr std::size_t kDueLeast = 192;    // pages
+  std::atomic<std::size_t> due_pages_{kDueLeast};  // so many changed pages are worth a commit
+  std::chrono::nanoseconds waiting_{0};            // of a commit; by the thread whose turn it is
 };
 
 // The handle of thin_device.cc.

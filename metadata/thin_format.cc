@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "metadata/thin_metadata.h"
@@ -19,9 +20,11 @@ constexpr std::size_t kBitmapBytes = kPageEntries / 8;
 
 template <typename T>
 void append(std::string& out, T value) {
+  std::array<char, sizeof(T)> bytes;
   for (std::size_t i = 0; i < sizeof(T); ++i) {
-    out.push_back(static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i)));
+    bytes[i] = static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i));
   }
+  out.append(bytes.data(), bytes.size());  // at once: most of a commit's packing is this
 }
 
 // Reads little-endian numbers off the front; past the end it gives 0 and is no longer ok().
@@ -92,6 +95,7 @@ void append_plain(std::string& out, const PageWords& words) {
 
 std::string encode_tree(unsigned level, const PageWords& words) {
   std::string runs{static_cast<char>(kRuns), static_cast<char>(level)};
+  runs.reserve(kPageHeadBytes + kBitmapBytes + sizeof(words));
   append_runs(runs, level, words);
   const auto present = static_cast<std::size_t>(
       std::count_if(words.begin(), words.end(), [](std::uint64_t word) { return word != 0; }));
@@ -99,26 +103,32 @@ std::string encode_tree(unsigned level, const PageWords& words) {
     return runs;
   }
   std::string plain{static_cast<char>(kPlain), static_cast<char>(level)};
+  plain.reserve(kPageHeadBytes + kBitmapBytes + sizeof(words));
   append_plain(plain, words);
   return plain;
 }
 
 std::string encode_counts(const PageWords& words) {
-  std::uint32_t most = 0;
-  for (unsigned i = 0; i < kRefsPerPage; ++i) {
-    most = std::max(most, count_in(words, i));
+  std::uint32_t most = 0;  // as wide as the largest, which is all that is asked
+  for (const std::uint64_t word : words) {
+    most |= static_cast<std::uint32_t>(word) | static_cast<std::uint32_t>(word >> 32);
   }
   const Packing packing = most < 4 ? kWidth2 : most < 256 ? kWidth8 : kWidth32;
   std::string out{static_cast<char>(packing), 0};
-  for (unsigned i = 0; i < kRefsPerPage; i += packing == kWidth2 ? 4 : 1) {
-    if (packing == kWidth32) {
+  if (packing == kWidth32) {
+    for (unsigned i = 0; i < kRefsPerPage; ++i) {
       append(out, count_in(words, i));
-    } else if (packing == kWidth8) {
-      append(out, static_cast<std::uint8_t>(count_in(words, i)));
+    }
+    return out;
+  }
+  out.resize(2 + (packing == kWidth8 ? kRefsPerPage : kRefsPerPage / 4));
+  char* at = out.data() + 2;
+  for (unsigned i = 0; i < kPageEntries; i += packing == kWidth8 ? 1 : 2) {
+    if (packing == kWidth8) {
+      *at++ = static_cast<char>(words[i]);
+      *at++ = static_cast<char>(words[i] >> 32);
     } else {
-      append(out,
-             static_cast<std::uint8_t>(count_in(words, i) | count_in(words, i + 1) << 2 |
-                                       count_in(words, i + 2) << 4 | count_in(words, i + 3) << 6));
+      *at++ = static_cast<char>(words[i] | words[i] >> 30 | words[i + 1] << 4 | words[i + 1] >> 26);
     }
   }
   return out;

@@ -104,7 +104,8 @@ struct ThinMetadataOptions {
     kLive,      // as kReadOnly, the last commit of a pool that another process has open
   };
   Mode mode = Mode::kReadWrite;
-  // Format an empty or missing directory. Without it such a directory is EINVAL.
+  // Format an empty or missing directory. Without it such a directory is EPERM, or EINVAL if
+  // data_block_size is 0 too.
   bool may_format = true;
   // Sectors; must be the one that the pool was formatted with. 0: whatever the pool has (then
   // nothing is formatted).
@@ -115,8 +116,8 @@ struct ThinMetadataOptions {
   std::uint64_t nr_metadata_blocks = kThinMaxMetadataBlocks;
   // Bytes of clean pages kept in memory. Changed pages come on top, bounded by dirty_bytes.
   std::size_t cache_bytes = std::size_t{128} << 20;
-  // Changes held between commits. At half of it commit_due() is true; a change that finds it
-  // reached commits first.
+  // Changes held between commits. A change that finds it reached commits first; commit_due() is
+  // true long before.
   std::size_t dirty_bytes = std::size_t{32} << 20;
   // LZ4 for RocksDB's files; the pages are packed already.
   bool compress = false;

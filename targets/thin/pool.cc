@@ -231,9 +231,12 @@ Status Pool::flush_data() {
 // Something is to be committed about a second from now, or at once where much has gathered or a
 // block is waited for.
 void Pool::note_changed() {
-  if (mode() == PoolMode::kOutOfDataSpace || metadata_->commit_due()) {
-    commit_armed_ = true;
-    env_.arm(commit_timer_, env_.now_ns());
+  if ((mode() == PoolMode::kOutOfDataSpace || metadata_->commit_due()) &&
+      !commit_posted_.exchange(true)) {
+    lanes_[kFlushLane].worker->post([this] {
+      periodic_commit();
+      commit_posted_ = false;  // after: while it runs, what it takes along still looks due
+    });
   } else if (!commit_armed_.exchange(true)) {
     env_.arm(commit_timer_, env_.now_ns() + kCommitPeriodNs);
   }

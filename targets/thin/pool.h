@@ -235,7 +235,8 @@ class Pool {
   std::atomic<bool> low_water_triggered_{false};
   std::atomic<std::uint64_t> low_water_blocks_{0};
   std::atomic<std::uint64_t> table_blocks_{0};
-  std::atomic<bool> commit_armed_{false};
+  std::atomic<bool> commit_armed_{false};   // the timer's
+  std::atomic<bool> commit_posted_{false};  // one is with the flush lane's worker
   std::atomic<bool> reclaiming_{false};
   // Flushes of the data device, numbered as they start, and the newest of those that succeeded.
   std::atomic<std::uint64_t> flushes_started_{0};
