@@ -9,6 +9,20 @@
 
 namespace mapperfs {
 
+namespace {
+
+// Of a pool that is to be used and must not be made, as the kernel has it; EINVAL for who only
+// looks.
+Status unformatted(const ThinMetadataOptions& options) {
+  if (options.mode == ThinMetadataOptions::Mode::kReadWrite && options.data_block_size != 0 &&
+      !options.may_format) {
+    return {EPERM, "thin metadata: there is none, and read_only forbids to format it"};
+  }
+  return {EINVAL, "thin metadata: there is none"};
+}
+
+}  // namespace
+
 Result<std::unique_ptr<ThinMetadata>> ThinMetadata::open(const std::string& dir,
                                                          const ThinMetadataOptions& options) {
   StoreOptions store_options;
@@ -22,7 +36,7 @@ Result<std::unique_ptr<ThinMetadata>> ThinMetadata::open(const std::string& dir,
   auto store = open_rocks_store(dir, store_options);
   if (!store.ok()) {
     if (store.status().error() == ENOENT) {
-      return Status(EINVAL, fmt::format("thin metadata {}: there is none", dir));
+      return unformatted(options).with_context(dir);
     }
     return store.status();
   }
@@ -76,7 +90,7 @@ Status PoolMetadata::start() {
       return {EILSEQ, "thin metadata: the superblock is missing"};
     }
     if (!options_.may_format || options_.data_block_size == 0 || read_only_) {
-      return {EINVAL, "thin metadata: not formatted"};
+      return unformatted(options_);
     }
     if (Status s = format(0); !s.ok()) {
       return s;

@@ -43,8 +43,18 @@ TEST(ThinMetadata, TakesTheBlockSizeThatIsThereWhenNoneIsAsked) {
 TEST(ThinMetadata, DoesNotFormatWhatItMayNot) {
   Pool pool;
   pool.options.may_format = false;
-  auto opened = ThinMetadata::open("/other", pool.options);
-  EXPECT_EQ(opened.status().error(), EINVAL);
+  ASSERT_TRUE(pool.fs().CreateDir("/empty", {}, nullptr).ok());
+  const std::uint64_t before = pool.fs().changes();
+  for (const char* dir : {"/missing", "/empty"}) {
+    pool.options.data_block_size = 128;
+    const Status forbidden = ThinMetadata::open(dir, pool.options).status();
+    EXPECT_EQ(forbidden.error(), EPERM);
+    EXPECT_NE(forbidden.message().find("read_only forbids"), std::string::npos)
+        << forbidden.message();
+    pool.options.data_block_size = 0;
+    EXPECT_EQ(ThinMetadata::open(dir, pool.options).status().error(), EINVAL);
+  }
+  EXPECT_EQ(pool.fs().changes(), before) << "nothing is left behind";
 }
 
 TEST(ThinMetadata, IsExclusive) {
