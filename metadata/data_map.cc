@@ -204,15 +204,35 @@ Status DataMap::take_reserved(std::uint64_t block) {
   if (block >= nr_blocks_ || !has_hold(&Holds::reserved, block)) {
     return {EINVAL, fmt::format("thin metadata: data block {} is not allocated", block)};
   }
-  Page& page = **pin;
+  add_first_owner(**pin, block);
+  set_hold(&Holds::reserved, block, false);
+  reserved_.fetch_sub(1);
+  return {};
+}
+
+// Only the page that the cursor is in: to find another may mean to look at many, and to read it.
+std::optional<std::uint64_t> DataMap::take_cached() {
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || allocatable() == 0) {
+    return std::nullopt;
+  }
+  const std::uint64_t number = cursor_ / kRefsPerPage;
+  const PagePin pin = cache_.pin_cached(PageKey::of(PageKind::kDataRefs, number));
+  const std::uint64_t block = pin ? find_free(*pin, number, cursor_ % kRefsPerPage) : kNone;
+  if (block == kNone) {
+    return std::nullopt;
+  }
+  add_first_owner(*pin, block);
+  cursor_ = block + 1 < nr_blocks_ ? block + 1 : 0;
+  return block;
+}
+
+void DataMap::add_first_owner(Page& page, std::uint64_t block) {
   MFS_ASSERT(page.count(block % kRefsPerPage) == 0);
   cache_.mark_dirty(page);
   page.add(block % kRefsPerPage, 1);
   change_free(block / kRefsPerPage, -1);
   owned_.fetch_add(1);
-  set_hold(&Holds::reserved, block, false);
-  reserved_.fetch_sub(1);
-  return {};
 }
 
 void DataMap::untake(std::uint64_t block) {

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -58,6 +59,8 @@ class DataMap {
   void release(const std::vector<DataRun>& runs);
   // In the gate. The first owner of a block that allocate() gave out; EINVAL: it did not.
   Status take_reserved(std::uint64_t block);
+  // In the gate. Both at once, if that takes no reading and no waiting; nullopt: not now.
+  std::optional<std::uint64_t> take_cached();
   // Undoes take_reserved() as if it had not been.
   void untake(std::uint64_t block);
   // In the gate; one more and one less owner of each. `pages` has loaded all of `blocks`. Blocks
@@ -106,6 +109,7 @@ class DataMap {
   [[nodiscard]] bool has_hold(HoldBits Holds::*kind, std::uint64_t block) const;
   void recount(std::unordered_map<std::uint64_t, Holds>::iterator it);
   void change_free(std::uint64_t page, int by);
+  void add_first_owner(Page& page, std::uint64_t block);
   [[nodiscard]] std::uint64_t next_candidate(std::uint64_t from) const;
   void free_block(std::uint64_t block, std::vector<DataRun>* freed);
 

@@ -96,6 +96,8 @@ class PoolMetadata final : public ThinMetadata {
   // For ThinDevice and the restorer.
   Status insert(const std::shared_ptr<DeviceState>& device, std::uint64_t virtual_block,
                 std::uint64_t data_block);
+  std::optional<std::uint64_t> try_provision(const std::shared_ptr<DeviceState>& device,
+                                             std::uint64_t virtual_block) noexcept;
   Status remove(const std::shared_ptr<DeviceState>& device, std::uint64_t begin, std::uint64_t end,
                 std::vector<DataRun>* freed);
   [[nodiscard]] bool in_last_commit(const DeviceState& device) const noexcept {

@@ -31,6 +31,20 @@ class ShardedLock {
    private:
     std::mutex& mutex_;
   };
+  // For who must not wait, and whose thread does not hold the lock already.
+  class TryReadGuard {
+   public:
+    explicit TryReadGuard(ShardedLock& lock)
+        : lock_(lock.slots_[slot_of_thread()].mutex, std::defer_lock) {
+      if (!lock.writer_waits_.load(std::memory_order_relaxed)) {
+        lock_.try_lock();
+      }
+    }
+    [[nodiscard]] bool owns_lock() const { return lock_.owns_lock(); }
+
+   private:
+    std::unique_lock<std::mutex> lock_;
+  };
   class WriteGuard {
    public:
     explicit WriteGuard(ShardedLock& lock) : lock_(lock) {
@@ -87,6 +101,10 @@ class FairMutex {
   void lock() {
     const std::lock_guard<std::mutex> entry(entry_);
     mutex_.lock();
+  }
+  bool try_lock() {
+    const std::unique_lock<std::mutex> entry(entry_, std::try_to_lock);
+    return entry.owns_lock() && mutex_.try_lock();
   }
   void unlock() { mutex_.unlock(); }
 

@@ -42,7 +42,7 @@ struct StoreOptions {
   StoreMode mode = StoreMode::kReadWrite;
   bool create = true;  // make a missing or empty directory; never in the reading modes
   bool compress = false;
-  std::size_t memtable_bytes = std::size_t{32} << 20;  // of the log that opening may have to replay
+  std::size_t memtable_bytes = std::size_t{8} << 20;  // of the log that opening may have to replay
   rocksdb::Env* env = nullptr;  // whose file system to use; null: the system's
 };
 

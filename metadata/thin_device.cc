@@ -40,6 +40,10 @@ class ThinDeviceHandle final : public ThinDevice {
     return state_->held ? read_only() : pool_.insert(state_, virtual_block, data_block);
   }
 
+  std::optional<std::uint64_t> try_provision(std::uint64_t virtual_block) noexcept override {
+    return state_->held ? std::nullopt : pool_.try_provision(state_, virtual_block);
+  }
+
   Status remove(std::uint64_t begin, std::uint64_t end, std::vector<DataRun>* freed) override {
     return state_->held ? read_only() : pool_.remove(state_, begin, end, freed);
   }
@@ -175,6 +179,33 @@ Status PoolMetadata::insert(const std::shared_ptr<DeviceState>& device, std::uin
     device->mapped_blocks.fetch_add(1);
   }
   return {};
+}
+
+// Locks that are held over reading are only tried; the others are held for moments.
+std::optional<std::uint64_t> PoolMetadata::try_provision(const std::shared_ptr<DeviceState>& device,
+                                                         std::uint64_t virtual_block) noexcept {
+  if (cache_.dirty_bytes() >= options_.dirty_bytes) {
+    return std::nullopt;  // a commit is to come first
+  }
+  const ShardedLock::TryReadGuard inside(gate_);
+  if (!inside.owns_lock() || read_only_ || health_ != Health::kGood) {
+    return std::nullopt;
+  }
+  const std::unique_lock<FairMutex> lock(device->mutex, std::try_to_lock);
+  if (!lock.owns_lock() || device->gone || used_metadata() >= metadata_blocks_) {
+    return std::nullopt;
+  }
+  const PagePin leaf = trees_.leaf_for_new(Root{device->root.load()}, virtual_block);
+  if (!leaf) {
+    return std::nullopt;
+  }
+  const std::optional<std::uint64_t> block = data_.take_cached();
+  if (block.has_value()) {
+    note_change(device);
+    trees_.put_new(device->root, *leaf, virtual_block, Leaf::pack(*block, time_));
+    device->mapped_blocks.fetch_add(1);
+  }
+  return block;
 }
 
 Status PoolMetadata::remove(const std::shared_ptr<DeviceState>& device, std::uint64_t begin,

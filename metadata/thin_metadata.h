@@ -122,7 +122,7 @@ struct ThinMetadataOptions {
   // LZ4 for RocksDB's files; the pages are packed already.
   bool compress = false;
   // RocksDB's memtable: what opening may have to replay from its log.
-  std::size_t memtable_bytes = std::size_t{32} << 20;
+  std::size_t memtable_bytes = std::size_t{8} << 20;
   // Where RocksDB finds files and threads; for tests. Must outlive the metadata. Null: the default.
   rocksdb::Env* env = nullptr;
 };
@@ -151,6 +151,12 @@ class ThinDevice {
   // yet. Replaces a mapping, whose data block loses a reference. On error the block is still the
   // caller's to cancel. May block. EINVAL: block not allocated or out of range; EROFS.
   virtual Status insert(std::uint64_t virtual_block, std::uint64_t data_block) = 0;
+
+  // Maps `virtual_block`, if it is unmapped, to a free data block, which it returns; as
+  // allocate_data_block() and insert(), but only where that needs no reading, no commit, no new
+  // page and no waiting for who may be at one of these. nullopt: not now, or not so. For queue
+  // threads, which may be inside what the pre-commit function waits for.
+  virtual std::optional<std::uint64_t> try_provision(std::uint64_t virtual_block) noexcept = 0;
 
   // Unmaps [begin, end). Data blocks that lost their last reference are free after the next commit
   // if `freed` is null. Else they are appended to *freed, merged into runs, and are not handed out

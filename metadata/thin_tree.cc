@@ -332,6 +332,36 @@ Result<std::uint64_t> Trees::put(std::atomic<std::uint64_t>& root, std::uint64_t
   return before;
 }
 
+PagePin Trees::leaf_for_new(Root root, std::uint64_t virtual_block) const {
+  if (!root.covers(virtual_block)) {
+    return {};
+  }
+  const ShardedLock::ReadGuard guard(cache_.readers());
+  std::uint64_t id = root.page();
+  for (unsigned level = root.height(); level-- > 0;) {
+    const Page* counts = cache_.find(PageKey::of(PageKind::kPageRefs, id / kRefsPerPage));
+    const Page* page = cache_.find(tree_key(id));
+    if (counts == nullptr || counts->count(id % kRefsPerPage) != 1 || page == nullptr ||
+        page->level != level) {
+      return {};
+    }
+    const std::uint64_t word = page->word(index_at(virtual_block, level));
+    if ((level == 0) != (word == 0)) {
+      return {};
+    }
+    if (level == 0) {
+      return cache_.pin_cached(tree_key(id));
+    }
+    id = word;
+  }
+  return {};
+}
+
+void Trees::put_new(std::atomic<std::uint64_t>& root, Page& leaf, std::uint64_t virtual_block,
+                    std::uint64_t word) {
+  point(root, {&leaf, index_at(virtual_block, 0)}, word, 0);
+}
+
 Trees::Slot Trees::slot_below(const Path& path) {
   return path.empty() ? Slot{} : Slot{&*path.back().page, path.back().index};
 }

@@ -67,6 +67,12 @@ class Trees {
   // the word before, if any, is dropped. Returns that word.
   Result<std::uint64_t> put(std::atomic<std::uint64_t>& root, std::uint64_t virtual_block,
                             std::uint64_t word);
+  // The leaf that a word for `virtual_block`, which has none, can be set in at once: it and all
+  // above it are in memory and the tree's own. Else no page. Neither reads nor waits.
+  [[nodiscard]] PagePin leaf_for_new(Root root, std::uint64_t virtual_block) const;
+  // Sets it, as put() does.
+  void put_new(std::atomic<std::uint64_t>& root, Page& leaf, std::uint64_t virtual_block,
+               std::uint64_t word);
   // Unmaps what one leaf maps within [begin, end). `freed` as in DataMap::drop_owner().
   Result<RemoveStep> remove_step(std::atomic<std::uint64_t>& root, std::uint64_t begin,
                                  std::uint64_t end, std::vector<DataRun>* freed);

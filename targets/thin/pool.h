@@ -2,7 +2,9 @@
 // straight to the data device.
 //
 // Where a bio goes. The thin target's map() looks the block up in memory and sends the bio on if it
-// is mapped to a block of its own. All other bios are deferred to a lane: a list with a worker,
+// is mapped to a block of its own. A write to an unmapped block that nothing has to be put into
+// gets its block right there, if the metadata can give one without reading, committing or waiting.
+// All other bios are deferred to a lane: a list with a worker,
 // whose plain code may block. Writes go to one of kDataLanes by device and virtual block, so that
 // one block is provisioned by one thread at a time; flushes and what has to wait for a commit go to
 // the flush lane, discards and deletions to the discard lane. Reads that miss the cache have lanes
@@ -21,9 +23,10 @@
 //    a crash would bring back mappings (perhaps another device's) to a block already wiped.
 //  - A block that was allocated and not inserted is free again.
 //
-// Locks, outermost first: transactions_, Volume::discards, mode_mutex_, a lane's mutex,
-// waiting_mutex_. None is held across end_io() or across a bio that goes to the data device, except
-// the first two, shared, while a block is filled.
+// Locks, outermost first: transactions_, Volume::discards, Lane::giving, mode_mutex_, a lane's
+// mutex, waiting_mutex_. None is held across end_io() or across a bio that goes to the data device,
+// except the first two, shared, and the third, while a block is filled. Queue threads only try
+// those three.
 #pragma once
 
 #include <array>
@@ -139,6 +142,9 @@ class Pool {
   // --- queue threads ---
   // Takes over a bio of a thin target that map() cannot answer.
   void defer(Bio& bio) noexcept;
+  // A block for a write without FUA to an unmapped one, if that is possible here and now. True: the
+  // bio was changed to go to it. Inside a section of in_flight(), begun before the look-up.
+  bool provision_now(Bio& bio) noexcept;
   // A read of what is not mapped: from the external origin, or zeroes. True: the bio was changed to
   // go to the origin; false: its data is filled with zeroes and it can be ended.
   static bool remap_unmapped_read(Bio& bio, const Thin& thin) noexcept;
@@ -155,6 +161,7 @@ class Pool {
     std::mutex mutex;
     BioList bios;            // mutex
     bool scheduled = false;  // mutex: a piece of work for it is posted
+    std::mutex giving;       // held by who gives a block to one of its bios
     std::unique_ptr<Worker> worker;
     Copier copier;  // the worker's
   };

@@ -8,7 +8,7 @@ namespace mapperfs::thinp {
 
 // Gives the bio's block a data block of its own. nullopt: look the mapping up again. Else the bio
 // is done: its data is in the block (kOk), or it fails. On the block's lane, so that nobody else
-// fills the same block.
+// fills the same block, except provision_now(), which `giving` keeps away.
 std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
   ThinIo& io = bio.per_io<ThinIo>();
   Volume& volume = *io.thin->volume;
@@ -17,6 +17,7 @@ std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
   {
     const std::shared_lock<std::shared_mutex> transactions(transactions_);
     const std::shared_lock<std::shared_mutex> discards(volume.discards);
+    const std::lock_guard<std::mutex> giving(lanes_[lane_of(bio, io)].giving);
     const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
     if (!mapping.ok()) {
       return BlkStatus::kIoError;
@@ -52,6 +53,34 @@ std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
     return BlkStatus::kIoError;
   }
   return no_block(failed, io);
+}
+
+// As provision() where nothing is to be filled. Hands over to it whatever may take longer.
+bool Pool::provision_now(Bio& bio) noexcept {
+  ThinIo& io = bio.per_io<ThinIo>();
+  Volume& volume = *io.thin->volume;
+  const sector_t offset = bio.sector - io.thin->begin;
+  if (zero_new_blocks_ || mode() != PoolMode::kWrite || holds(bio) ||
+      io.block * block_sectors_ < io.thin->origin_sectors.load(std::memory_order_relaxed) ||
+      metadata_->free_data_blocks() <= low_water_blocks_) {
+    return false;
+  }
+  const std::shared_lock<std::shared_mutex> transactions(transactions_, std::try_to_lock);
+  if (!transactions.owns_lock()) {
+    return false;
+  }
+  const std::shared_lock<std::shared_mutex> discards(volume.discards, std::try_to_lock);
+  const std::unique_lock<std::mutex> giving(lanes_[lane_of(bio, io)].giving, std::try_to_lock);
+  if (!discards.owns_lock() || !giving.owns_lock()) {
+    return false;
+  }
+  const std::optional<std::uint64_t> block = volume.dev->try_provision(io.block);
+  if (!block.has_value()) {
+    return false;
+  }
+  note_changed();
+  bio.remap(*data_, *block * block_sectors_ + offset % block_sectors_);
+  return true;
 }
 
 // What is to be done now that there is no block.

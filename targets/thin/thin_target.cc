@@ -99,6 +99,10 @@ class ThinTarget final : public Target {
               pool_->in_flight().leave(section);
               return read_unmapped(bio);
             }
+            if (!mapping->mapped && pool_->provision_now(bio)) {
+              io.section = section;
+              return MapIo::kRemapped;
+            }
           }
         }
         pool_->in_flight().leave(section);

@@ -97,12 +97,23 @@ void Churn::insert() {
     return;
   }
   const std::uint64_t at = some_block();
+  const auto expect_unused = [this](std::uint64_t given) {
+    EXPECT_FALSE(blocks_of(knows_commits ? committed : model).contains(given))
+        << "block " << given << " is in use";
+  };
+  Picture::Device& picture = model.devices[device->id()];
+  if (const auto at_once = random_() % 2 == 0 ? device->try_provision(at) : std::nullopt) {
+    expect_unused(*at_once);
+    EXPECT_FALSE(picture.map.contains(at));
+    picture.map[at] = {*at_once, model.time};
+    picture.mapped_blocks = picture.map.size();
+    return;
+  }
   auto block = pool_->allocate_data_block();
   if (!check(block.status())) {
     return;
   }
-  EXPECT_FALSE(blocks_of(knows_commits ? committed : model).contains(*block))
-      << "block " << *block << " is in use";
+  expect_unused(*block);
   if (random_() % 20 == 0) {
     pool_->cancel_allocation(*block);
     return;
@@ -111,7 +122,6 @@ void Churn::insert() {
     pool_->cancel_allocation(*block);
     return;
   }
-  Picture::Device& picture = model.devices[device->id()];
   picture.map[at] = {*block, model.time};
   picture.mapped_blocks = picture.map.size();
 }
