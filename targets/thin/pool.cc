@@ -21,6 +21,7 @@ Result<std::shared_ptr<Pool>> Pool::open(const PoolKey& key, const PoolTuning& t
   options.data_block_size = key.block_sectors;
   options.nr_metadata_blocks = tuning.nr_metadata_blocks;
   options.cache_bytes = tuning.cache_bytes;
+  options.memtable_bytes = tuning.memtable_bytes;
   options.env = tuning.env;
   Result<std::unique_ptr<ThinMetadata>> metadata = ThinMetadata::open(key.metadata_dir, options);
   if (!metadata.ok()) {

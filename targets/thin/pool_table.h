@@ -21,7 +21,9 @@ struct PoolTuning {
   std::uint64_t no_space_timeout_ns = 60'000'000'000;  // 0: bios wait for space for ever
   std::size_t cache_bytes = std::size_t{128} << 20;
   std::uint64_t nr_metadata_blocks = kThinMaxMetadataBlocks;
-  rocksdb::Env* env = nullptr;  // for tests
+  // For tests: changes that the database keeps in memory and in one log, and its file system.
+  std::size_t memtable_bytes = std::size_t{32} << 20;
+  rocksdb::Env* env = nullptr;
 };
 PoolTuning pool_tuning();
 void set_pool_tuning(const PoolTuning& tuning);
