@@ -16,7 +16,7 @@ TEST_P(ThinModel, NothingIsLostAndNothingIsForeign) {
   expect_nothing_leaks();
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, ThinModel, testing::Range(1U, 7U));
+INSTANTIATE_TEST_SUITE_P(Seeds, ThinModel, ::testing::Range(1U, 7U));
 
 }  // namespace
 
