@@ -16,10 +16,11 @@ constexpr std::uint64_t kPoolBlocks = 4096;
 
 class ThinThreads : public ::testing::Test {
  protected:
-  ThinThreads() : env_(make_real_env()), engine_(*env_, registry_, opener_) {
+  explicit ThinThreads(std::uint64_t pool_blocks = kPoolBlocks)
+      : env_(make_real_env()), engine_(*env_, registry_, opener_) {
     register_targets(registry_);
     opener_.add_mem("data", kPoolBlocks * kBlock);
-    load("pool", fmt::format("0 {} thin-pool {} data 128 0", kPoolBlocks * kBlock, dir_ / "meta"));
+    load_pool(pool_blocks);
   }
   ~ThinThreads() override { engine_.shut_down(); }
 
@@ -36,6 +37,9 @@ class ThinThreads : public ::testing::Test {
       status = md.resume({});
     }
     EXPECT_TRUE(status.ok()) << status.message();
+  }
+  void load_pool(std::uint64_t blocks) {
+    load("pool", fmt::format("0 {} thin-pool {} data 128 0", blocks * kBlock, dir_ / "meta"));
   }
   void message(std::string_view text) {
     const std::vector<std::string> words = split_words(text);
@@ -128,6 +132,57 @@ TEST_F(ThinThreads, TwoWritersOfOneNewBlockBothGetTheirSectors) {
   }
   const auto lines = device("t0").status_lines(MappedDevice::Slot::kLive, true);
   EXPECT_EQ(lines.front().words, fmt::format("{} {}", 300 * kBlock, 300 * kBlock - 1));
+}
+
+class ThinThreadsWithoutSpace : public ThinThreads {
+ protected:
+  static constexpr std::uint64_t kBlocks = 8;
+  ThinThreadsWithoutSpace() : ThinThreads(kBlocks) {}
+
+  bool out_of_space() {
+    const auto lines = device("pool").status_lines(MappedDevice::Slot::kLive, true);
+    return lines.front().words.find("out_of_data_space") != std::string::npos;
+  }
+  void suspend_and_resume(const std::string& name, bool noflush) {
+    SuspendOptions options;
+    options.noflush = noflush;
+    EXPECT_TRUE(device(name).suspend(options).ok());
+    EXPECT_TRUE(device(name).resume({}).ok());
+  }
+};
+
+// Each writer waits for space again and again, and is sent to and fro while it does.
+TEST_F(ThinThreadsWithoutSpace, WaitingWritersAllGetTheirBlocks) {
+  constexpr unsigned kThreads = 4;
+  constexpr std::uint64_t kEach = 24;
+  make_thin(0, kThreads * kEach);
+  std::atomic<unsigned> running{kThreads};
+  std::vector<std::thread> writers;
+  for (unsigned i = 0; i < kThreads; ++i) {
+    writers.emplace_back([&, i] {
+      for (std::uint64_t block = i * kEach; block < (i + 1) * kEach; ++block) {
+        EXPECT_EQ(fake::write(device("t0"), block * kBlock + 3, fake::pattern(60, block)),
+                  BlkStatus::kOk);
+      }
+      --running;
+    });
+  }
+  for (std::uint64_t blocks = kBlocks; running != 0;) {
+    if (!out_of_space()) {
+      std::this_thread::yield();
+      continue;
+    }
+    suspend_and_resume("t0", true);
+    suspend_and_resume("pool", blocks % 8 == 0);
+    blocks += 4;
+    load_pool(blocks);
+  }
+  for (std::thread& writer : writers) {
+    writer.join();
+  }
+  for (std::uint64_t block = 0; block < kThreads * kEach; ++block) {
+    EXPECT_EQ(fake::read_back(device("t0"), block * kBlock + 3, 60), fake::pattern(60, block));
+  }
 }
 
 }  // namespace
