@@ -400,15 +400,24 @@ bool Pool::has_volumes() {
 }
 
 Status Pool::change(const std::function<Status(ThinMetadata&)>& what) {
+  messages_.fetch_add(1);
+  Status status;
   {
     const std::shared_lock<std::shared_mutex> lock(transactions_);
-    if (Status status = what(*metadata_); !status.ok()) {
-      return status;
-    }
+    status = what(*metadata_);
   }
-  commit().ignore();  // as the kernel: the message was taken, the pool's mode tells
-  start_reclaim();
-  return {};
+  if (status.ok()) {
+    commit().ignore();  // as the kernel: the message was taken, the pool's mode tells
+  }
+  {
+    const std::lock_guard<std::mutex> lock(messages_mutex_);
+    messages_.fetch_sub(1);
+  }
+  messages_done_.notify_all();
+  if (status.ok()) {
+    start_reclaim();
+  }
+  return status;
 }
 
 }  // namespace mapperfs::thinp

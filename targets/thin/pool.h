@@ -31,6 +31,7 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -209,6 +210,7 @@ class Pool {
   void retry_waiting() noexcept;
 
   // provision.cc
+  void give_way();
   std::optional<BlkStatus> provision(Bio& bio, Copier& copier);
   BlkStatus fill(Bio& bio, const ThinMapping& from, std::uint64_t data_block, Copier& copier);
   std::optional<BlkStatus> no_block(const Status& status, ThinIo& io);
@@ -251,6 +253,11 @@ class Pool {
 
   // Shared by who allocates and inserts, exclusive for an abort.
   std::shared_mutex transactions_;
+
+  // Messages that are being committed; who would give blocks on a worker waits for them.
+  std::atomic<unsigned> messages_{0};
+  std::mutex messages_mutex_;  // no other is taken under it
+  std::condition_variable messages_done_;
 
   std::mutex mode_mutex_;           // changes of mode_
   PoolControl* control_ = nullptr;  // mode_mutex_; the bound one

@@ -1,10 +1,22 @@
 // Giving a block to a write: allocate, fill, insert.
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 #include "targets/thin/pool.h"
 
 namespace mapperfs::thinp {
+
+// A message's commit has all to write that has changed until it begins: while writers at full speed
+// kept adding, and took the cores besides, a snapshot would take as long as they please. Not for
+// long, however, where the devices are slow. Workers, under no lock.
+void Pool::give_way() {
+  constexpr std::chrono::milliseconds kMost{5};
+  if (messages_.load(std::memory_order_relaxed) != 0) {
+    std::unique_lock<std::mutex> lock(messages_mutex_);
+    messages_done_.wait_for(lock, kMost, [this] { return messages_ == 0; });
+  }
+}
 
 // Gives the bio's block a data block of its own. nullopt: look the mapping up again. Else the bio
 // is done: its data is in the block (kOk), or it fails. On the block's lane, so that nobody else
@@ -14,6 +26,7 @@ std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
   Volume& volume = *io.thin->volume;
   bool metadata_full = false;
   Status failed;
+  give_way();
   {
     const std::shared_lock<std::shared_mutex> transactions(transactions_);
     const std::shared_lock<std::shared_mutex> discards(volume.discards);
@@ -62,7 +75,7 @@ bool Pool::provision_now(Bio& bio) noexcept {
   const sector_t offset = bio.sector - io.thin->begin;
   if (zero_new_blocks_ || mode() != PoolMode::kWrite || holds(bio) ||
       io.block * block_sectors_ < io.thin->origin_sectors.load(std::memory_order_relaxed) ||
-      metadata_->free_data_blocks() <= low_water_blocks_) {
+      metadata_->free_data_blocks() <= low_water_blocks_ || messages_ != 0) {
     return false;
   }
   const std::shared_lock<std::shared_mutex> transactions(transactions_, std::try_to_lock);

@@ -81,6 +81,31 @@ TEST_F(ThinNow, ASuspendedPoolHoldsThem) {
   EXPECT_EQ(used(), "2/128");
 }
 
+// The message's commit is kept waiting for the data device's flush.
+TEST_F(ThinNow, AWriteGivesWayToAMessageForAWhile) {
+  fake::FaultDev& slow = harness_.add_fault_dev("slow", 1024 * kBlock);
+  ASSERT_TRUE(harness_
+                  .set_table("pool", fmt::format("0 {} thin-pool {} slow {}", 128 * kBlock,
+                                                 dir_ / "meta", kNoZeroing))
+                  .ok());
+  make_thin("thin", 0, 64);
+  EXPECT_FALSE(at_once("thin", 0));
+  slow.hold();
+  std::thread message([this] { EXPECT_EQ(message_error("create_thin 1"), 0); });
+  while (slow.waiting() == 0) {
+    std::this_thread::yield();
+  }
+  fake::AsyncBio bio(harness_.device("thin"), kBlock, fake::pattern(8, 1));
+  bio.submit();
+  EXPECT_EQ(used(), "1/128") << "as many as the commit has";
+  harness_.env().run();
+  EXPECT_EQ(used(), "2/128") << "but the device takes too long";
+  slow.release();
+  message.join();
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  EXPECT_TRUE(at_once("thin", 2));
+}
+
 // Each block is begun by several threads at once, one of which forces its own to a worker by FUA.
 TEST(ThinNowThreads, ABlockIsGivenOnce) {
   constexpr sector_t kBlock = 128;
