@@ -75,42 +75,41 @@ class ThinNoSpaceLife : public ThinScenario {
     make_thin("hoard", id, kMostBlocks);
   }
 
+  // Pools from one block up, until nothing fails.
+  void fail_in_small_pools(const std::string& rest) {
+    bool failed = true;
+    for (std::uint64_t blocks = 1; failed && !HasFailure(); ++blocks) {
+      SCOPED_TRACE(fmt::format("{} blocks", blocks));
+      set_up(blocks, rest);
+      live();
+      failed = !failures_.empty();
+      for (const BlkStatus failure : failures_) {
+        EXPECT_EQ(failure, BlkStatus::kNoSpace);
+      }
+      EXPECT_EQ(word(harness_.status("pool"), 10), "-");
+      expect_sound();
+      EXPECT_LE(blocks, kMostBlocks);
+    }
+  }
+
   Remedy remedy_ = Remedy::kNone;
   unsigned waits_ = 0;
   unsigned hoards_ = 0;
 };
 
 TEST_F(ThinNoSpaceLife, FailsAtOnceWhereItIsToldTo) {
-  bool failed = true;
-  for (std::uint64_t blocks = 1; failed && !HasFailure(); ++blocks) {
-    SCOPED_TRACE(fmt::format("{} blocks", blocks));
-    set_up(blocks, "128 0 1 error_if_no_space");
-    live();
-    failed = !failures_.empty();
-    for (const BlkStatus failure : failures_) {
-      EXPECT_EQ(failure, BlkStatus::kNoSpace);
-    }
-    EXPECT_EQ(word(harness_.status("pool"), 9), "error_if_no_space");
-    EXPECT_EQ(word(harness_.status("pool"), 10), "-");
-    expect_sound();
-    EXPECT_LE(blocks, kMostBlocks);
-  }
+  fail_in_small_pools("128 0 1 error_if_no_space");
+  EXPECT_EQ(waits_, 0U);
+}
+
+TEST_F(ThinNoSpaceLife, FailsAtOnceWithoutZeroing) {
+  fail_in_small_pools("128 0 2 skip_block_zeroing error_if_no_space");
+  EXPECT_EQ(waits_, 0U);
 }
 
 TEST_F(ThinNoSpaceLife, FailsAfterTheTimeout) {
   remedy_ = Remedy::kTimeOut;
-  bool failed = true;
-  for (std::uint64_t blocks = 1; failed && !HasFailure(); ++blocks) {
-    SCOPED_TRACE(fmt::format("{} blocks", blocks));
-    set_up(blocks);
-    live();
-    failed = !failures_.empty();
-    for (const BlkStatus failure : failures_) {
-      EXPECT_EQ(failure, BlkStatus::kNoSpace);
-    }
-    expect_sound();
-    EXPECT_LE(blocks, kMostBlocks);
-  }
+  fail_in_small_pools("128 0");
   EXPECT_GE(waits_, 1U);
 }
 
@@ -120,6 +119,15 @@ TEST_F(ThinNoSpaceLife, GoesOnEachTimeThePoolGrows) {
   live();
   EXPECT_TRUE(failures_.empty());
   EXPECT_EQ(mode(), "rw");
+  EXPECT_GE(waits_, 10U);
+  expect_sound();
+}
+
+TEST_F(ThinNoSpaceLife, GoesOnWithoutZeroing) {
+  remedy_ = Remedy::kGrow;
+  set_up(1, "128 0 1 skip_block_zeroing");
+  live();
+  EXPECT_TRUE(failures_.empty());
   EXPECT_GE(waits_, 10U);
   expect_sound();
 }
