@@ -23,8 +23,8 @@
 #include <utility>
 #include <vector>
 
+#include "metadata/guarded_logs.h"
 #include "metadata/store.h"
-#include "metadata/torn_manifest.h"
 
 namespace mapperfs {
 namespace {
@@ -105,10 +105,10 @@ class ScratchDir {
   std::string path_;
 };
 
-// The store's own, so that a manifest that a cut of power has torn can be read.
+// The store's own, so that what a cut of power has torn is told from what has rotted.
 std::unique_ptr<rocksdb::Env> make_env(const StoreOptions& options) {
   rocksdb::Env* const base = options.env != nullptr ? options.env : rocksdb::Env::Default();
-  return rocksdb::NewCompositeEnv(make_torn_manifest_fs(base->GetFileSystem()));
+  return rocksdb::NewCompositeEnv(make_guarded_logs_fs(base->GetFileSystem()));
 }
 
 rocksdb::Options rocks_options(const StoreOptions& options, rocksdb::Env* env) {

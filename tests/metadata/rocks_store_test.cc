@@ -151,6 +151,41 @@ TEST_F(RocksStore, RefusesARottenListOfFiles) {
   expect_all(StoreMode::kReadWrite);
 }
 
+// Every batch is synced before the next is written: one that is sound after one that is not says
+// that the latter has rotted. Only the last of all may have been torn.
+TEST_F(RocksStore, RefusesARottenLog) {
+  fill_and_reopen(1);
+  {
+    auto store = open();
+    ASSERT_TRUE(store.ok()) << store.status().message();
+    fill(**store, 120);  // more than two blocks of the log
+  }
+  const std::vector<std::string> logs = files("0");
+  std::string name;
+  for (const std::string& file : logs) {
+    name = file.ends_with(".log") ? std::string(kDir) + "/" + file : name;
+  }
+  const std::uint64_t bytes = size_of(name);
+  const std::uint64_t last = bytes - 700;  // at or after the start of the last batch
+  ASSERT_GT(bytes, 70'000U);
+  for (std::uint64_t at = 0; at < last - 700; at += 1009) {
+    fs_->flip_bit(name, at);
+    for (const StoreMode mode : {StoreMode::kReadOnly, StoreMode::kLive}) {
+      EXPECT_EQ(open(mode).status().error(), EILSEQ) << at << " of " << bytes;
+    }
+    fs_->flip_bit(name, at);
+  }
+  fs_->flip_bit(name, 1);
+  EXPECT_EQ(open().status().error(), EILSEQ);
+  fs_->flip_bit(name, 1);
+  fs_->flip_bit(name, bytes - 100);
+  --acknowledged_;
+  expect_all(StoreMode::kReadOnly);
+  fs_->flip_bit(name, bytes - 100);
+  ++acknowledged_;
+  expect_all(StoreMode::kReadWrite);
+}
+
 // The torn list is never appended to, and goes with its marks.
 TEST_F(RocksStore, BeginsANewListOfFilesWheneverItIsOpened) {
   std::string before;

@@ -1,5 +1,5 @@
-// Manifests below RocksDB: records written here, byte by byte.
-#include "metadata/torn_manifest.h"
+// Logs below RocksDB: records written here, byte by byte.
+#include "metadata/guarded_logs.h"
 
 #include <gtest/gtest.h>
 #include <rocksdb/file_system.h>
@@ -39,9 +39,9 @@ std::string piece(char type, const std::string& payload) {
 }
 std::string record(std::size_t payload_bytes) { return piece(1, std::string(payload_bytes, 'p')); }
 
-class TornManifest : public ::testing::Test {
+class GuardedManifest : public ::testing::Test {
  protected:
-  TornManifest() : below_(std::make_shared<FaultFs>()), fs_(make_torn_manifest_fs(below_)) {
+  GuardedManifest() : below_(std::make_shared<FaultFs>()), fs_(make_guarded_logs_fs(below_)) {
     EXPECT_TRUE(fs_->NewWritableFile(kName, FileOptions(), &file_, nullptr).ok());
   }
   void append(const std::string& bytes) {
@@ -85,7 +85,7 @@ class TornManifest : public ::testing::Test {
   std::string synced_;
 };
 
-TEST_F(TornManifest, EndsBeforeARecordThatWasNeverSyncedAndIsBad) {
+TEST_F(GuardedManifest, EndsBeforeARecordThatWasNeverSyncedAndIsBad) {
   append_synced(record(700) + record(10));
   append(record(2000));
   const std::string whole = synced_ + record(2000);
@@ -99,7 +99,7 @@ TEST_F(TornManifest, EndsBeforeARecordThatWasNeverSyncedAndIsBad) {
   expect_read(whole);
 }
 
-TEST_F(TornManifest, RefusesDamageOfWhatWasSynced) {
+TEST_F(GuardedManifest, RefusesDamageOfWhatWasSynced) {
   append_synced(record(100));
   append_synced(record(100) + record(30));
   append(record(100));
@@ -112,7 +112,7 @@ TEST_F(TornManifest, RefusesDamageOfWhatWasSynced) {
   expect_read(synced_ + record(100));
 }
 
-TEST_F(TornManifest, RefusesAFileThatLacksWhatWasSynced) {
+TEST_F(GuardedManifest, RefusesAFileThatLacksWhatWasSynced) {
   append_synced(record(100));
   append_synced(record(100));
   ASSERT_TRUE(file_->Truncate(synced_.size() - 1, IOOptions(), nullptr).ok());
@@ -120,7 +120,7 @@ TEST_F(TornManifest, RefusesAFileThatLacksWhatWasSynced) {
   EXPECT_TRUE(read(bytes).IsCorruption());
 }
 
-TEST_F(TornManifest, LeavesARecordThatIsBeingWrittenToItsReader) {
+TEST_F(GuardedManifest, LeavesARecordThatIsBeingWrittenToItsReader) {
   append_synced(record(100));
   const std::string next = record(300);
   append(next.substr(0, 120));
@@ -134,7 +134,7 @@ TEST_F(TornManifest, LeavesARecordThatIsBeingWrittenToItsReader) {
   EXPECT_EQ(bytes, synced_ + next);
 }
 
-TEST_F(TornManifest, FollowsRecordsFromBlockToBlock) {
+TEST_F(GuardedManifest, FollowsRecordsFromBlockToBlock) {
   // The second block begins with the end of a record; the third after a gap too short for a header.
   const std::string first = piece(2, std::string(kBlock - 7, 'a'));
   const std::string last = piece(4, std::string(1000, 'b'));
@@ -146,13 +146,13 @@ TEST_F(TornManifest, FollowsRecordsFromBlockToBlock) {
   expect_read(synced_);  // not half of a record
 }
 
-TEST_F(TornManifest, TrustsNoRecordWhoseKindDoesNotFit) {
+TEST_F(GuardedManifest, TrustsNoRecordWhoseKindDoesNotFit) {
   append_synced(record(50));
   append(piece(4, "the end of nothing"));
   expect_read(synced_);
 }
 
-TEST_F(TornManifest, LeavesAFileWithoutMarksAlone) {
+TEST_F(GuardedManifest, LeavesAFileWithoutMarksAlone) {
   append_synced(record(100));
   append(record(100));
   below_->flip_bit(kName, 150);
@@ -162,7 +162,7 @@ TEST_F(TornManifest, LeavesAFileWithoutMarksAlone) {
   EXPECT_EQ(bytes.size(), 2 * record(100).size());
 }
 
-TEST_F(TornManifest, ForgetsTheMarksOfAnOlderFile) {
+TEST_F(GuardedManifest, ForgetsTheMarksOfAnOlderFile) {
   append_synced(record(1000));
   ASSERT_TRUE(fs_->NewWritableFile(kName, FileOptions(), &file_, nullptr).ok());
   synced_.clear();
@@ -170,7 +170,7 @@ TEST_F(TornManifest, ForgetsTheMarksOfAnOlderFile) {
   expect_read(synced_);
 }
 
-TEST_F(TornManifest, VouchesForNothingAfterAnError) {
+TEST_F(GuardedManifest, VouchesForNothingAfterAnError) {
   append_synced(record(100));
   append(record(40));
   below_->fail_after(1, FaultFs::Fault::kIoError);
@@ -181,7 +181,7 @@ TEST_F(TornManifest, VouchesForNothingAfterAnError) {
   expect_read(synced_);
 }
 
-TEST_F(TornManifest, FailsASyncWhoseMarkFails) {
+TEST_F(GuardedManifest, FailsASyncWhoseMarkFails) {
   for (const std::uint64_t step : {2U, 3U}) {  // the mark's writing and its sync
     ASSERT_TRUE(fs_->NewWritableFile(kName, FileOptions(), &file_, nullptr).ok());
     append(record(100));
@@ -190,12 +190,89 @@ TEST_F(TornManifest, FailsASyncWhoseMarkFails) {
   }
 }
 
-TEST_F(TornManifest, RemovesTheMarksWithTheFile) {
+TEST_F(GuardedManifest, RemovesTheMarksWithTheFile) {
   append_synced(record(100));
   ASSERT_TRUE(fs_->DeleteFile(kName, IOOptions(), nullptr).ok());
   std::vector<std::string> names;
   ASSERT_TRUE(below_->GetChildren("/db", IOOptions(), &names, nullptr).ok());
   EXPECT_TRUE(names.empty());
+}
+
+// A log of batches: its records begin with a number (8 bytes) and a count (4).
+class GuardedBatches : public GuardedManifest {
+ protected:
+  static std::string batch(std::uint64_t number, std::size_t bytes) {
+    std::string payload(12 + bytes, 'b');
+    for (std::size_t i = 0; i < 8; ++i) {
+      payload[i] = static_cast<char>(number >> (8 * i));
+    }
+    return piece(1, payload);
+  }
+  // What opening a log with these bytes gives.
+  IOStatus open(const std::string& bytes) {
+    constexpr const char* kLog = "/db/000012.log";
+    std::unique_ptr<rocksdb::FSWritableFile> log;
+    EXPECT_TRUE(fs_->NewWritableFile(kLog, FileOptions(), &log, nullptr).ok());
+    EXPECT_TRUE(log->Append(bytes, IOOptions(), nullptr).ok());
+    std::unique_ptr<rocksdb::FSSequentialFile> file;
+    IOStatus s = fs_->NewSequentialFile(kLog, FileOptions(), &file, nullptr);
+    if (s.ok()) {
+      std::string all;
+      EXPECT_TRUE(read_on(*file, all).ok());
+      EXPECT_TRUE(all == bytes) << "RocksDB finds the end by itself";
+    }
+    return s;
+  }
+};
+
+TEST_F(GuardedBatches, RefusesDamageBeforeABatchThatIsSound) {
+  const std::string log = batch(5, 100) + batch(6, 3000) + batch(9, 50);
+  const std::size_t last = log.size() - batch(9, 50).size();
+  EXPECT_TRUE(open(log).ok());
+  for (std::size_t at = 0; at < last; at += at < 130 ? 1 : 100) {
+    std::string rotten = log;
+    rotten[at] = static_cast<char>(rotten[at] ^ 0x40);
+    EXPECT_TRUE(open(rotten).IsCorruption()) << at;
+  }
+}
+
+TEST_F(GuardedBatches, LeavesATornLastBatchToRocksDb) {
+  const std::string before = batch(5, 100);
+  const std::string log = before + batch(6, 3000);
+  for (std::size_t at = before.size(); at < log.size(); at += at < before.size() + 20 ? 1 : 100) {
+    std::string torn = log;
+    torn[at] = static_cast<char>(torn[at] ^ 0x40);
+    EXPECT_TRUE(open(torn).ok()) << at;
+    EXPECT_TRUE(open(log.substr(0, at)).ok()) << at;
+  }
+  EXPECT_TRUE(open("").ok());
+}
+
+// A batch whose end landed and whose beginning did not.
+TEST_F(GuardedBatches, TakesTheEndOfATornBatchForNoOther) {
+  std::string log = batch(5, 100);
+  const std::string first = piece(2, std::string(kBlock - 7 - log.size(), 'a'));
+  log += first + piece(4, std::string(1000, 'b'));
+  log[500] = static_cast<char>(log[500] ^ 0x40);
+  EXPECT_TRUE(open(log).ok());
+}
+
+// What was left on the disk by a file that is gone.
+TEST_F(GuardedBatches, TakesAnOlderBatchForNone) {
+  const std::string old = batch(700, 200);
+  std::string log = batch(1000, 100) + batch(1001, 300);
+  log[200] = static_cast<char>(log[200] ^ 0x40);
+  EXPECT_TRUE(open(log + old).ok());
+  EXPECT_TRUE(open(log + batch(std::uint64_t{1} << 50, 200)).ok());
+  EXPECT_TRUE(open(log + batch(1002, 200)).IsCorruption());
+}
+
+TEST_F(GuardedBatches, FindsALaterBatchBlocksAway) {
+  std::string log = batch(5, 100) + batch(6, 20'000);
+  log.resize(kBlock * 3, '\0');
+  log[300] = static_cast<char>(log[300] ^ 0x40);
+  EXPECT_TRUE(open(log).ok());
+  EXPECT_TRUE(open(log + batch(7, 0)).IsCorruption());
 }
 
 }  // namespace

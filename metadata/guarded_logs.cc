@@ -1,4 +1,4 @@
-#include "metadata/torn_manifest.h"
+#include "metadata/guarded_logs.h"
 
 #include <fmt/format.h>
 #include <rocksdb/file_system.h>
@@ -15,6 +15,8 @@
 
 #include "engine/assert.h"
 #include "metadata/crc32c.h"
+#include "metadata/little_endian.h"
+#include "metadata/log_walk.h"
 
 namespace mapperfs {
 namespace {
@@ -28,33 +30,10 @@ using rocksdb::IOOptions;
 using rocksdb::IOStatus;
 using rocksdb::Slice;
 
-// RocksDB's log format: blocks of 32 KiB; in them records of {checksum (4), length (2), type (1)}
-// and the payload; what is too short for a header at the end of a block is empty.
-constexpr std::size_t kLogBlockBytes = std::size_t{32} << 10;
-constexpr std::size_t kHeaderBytes = 7;
-constexpr unsigned kFull = 1;
-constexpr unsigned kFirst = 2;
-constexpr unsigned kMiddle = 3;
-constexpr unsigned kLast = 4;
-
 // A mark: length of the manifest (8), checksum of these bytes (4), zeroes (4). It divides a sector,
 // so that a torn write leaves whole marks only.
 constexpr std::size_t kMarkBytes = 16;
 constexpr std::size_t kLengthBytes = 8;
-
-std::uint64_t little_endian(std::string_view bytes) {
-  std::uint64_t value = 0;
-  for (std::size_t i = bytes.size(); i > 0; --i) {
-    value = value << 8 | static_cast<unsigned char>(bytes[i - 1]);
-  }
-  return value;
-}
-
-void put_little_endian(std::string& out, std::uint64_t value, std::size_t bytes) {
-  for (std::size_t i = 0; i < bytes; ++i) {
-    out.push_back(static_cast<char>(value >> (8 * i) & 0xff));
-  }
-}
 
 bool is_manifest(const std::string& path) {
   constexpr std::string_view kPrefix = "MANIFEST-";
@@ -63,6 +42,8 @@ bool is_manifest(const std::string& path) {
          std::all_of(name.begin() + kPrefix.size(), name.end(),
                      [](char c) { return c >= '0' && c <= '9'; });
 }
+
+bool is_log_of_batches(const std::string& path) { return path.ends_with(".log"); }
 
 std::string marks_of(const std::string& manifest) { return manifest + ".synced"; }
 
@@ -115,58 +96,6 @@ IOStatus read_marks(FileSystem& fs, const std::string& manifest,
     return true;
   });
 }
-
-// Walks the records of a log.
-class LogWalk {
- public:
-  // One block of the log, the last one may be shorter. False: what follows does not matter.
-  bool block(std::string_view bytes) {
-    std::size_t at = 0;
-    while (kLogBlockBytes - at >= kHeaderBytes) {
-      const std::string_view rest = bytes.substr(at);
-      if (rest.size() < kHeaderBytes) {
-        return false;
-      }
-      const std::size_t length = little_endian(rest.substr(4, 2));
-      if (at + kHeaderBytes + length > kLogBlockBytes) {
-        return bad();
-      }
-      if (rest.size() < kHeaderBytes + length) {
-        return false;
-      }
-      const std::uint32_t crc = crc32c(rest.substr(6, 1 + length));
-      const std::uint32_t masked = (crc >> 15 | crc << 17) + 0xa282ead8U;
-      const unsigned type = static_cast<unsigned char>(rest[6]);
-      const bool goes_on = type == kMiddle || type == kLast;
-      if (masked != little_endian(rest.substr(0, 4)) || type < kFull || type > kLast ||
-          goes_on != in_record_) {
-        return bad();
-      }
-      at += kHeaderBytes + length;
-      in_record_ = type == kFirst || type == kMiddle;
-      if (!in_record_) {
-        whole_ = before_ + at;
-      }
-    }
-    before_ += kLogBlockBytes;
-    return true;
-  }
-  // Where the last record ends before which all are sound.
-  [[nodiscard]] std::uint64_t whole() const { return whole_; }
-  // Whether damage follows it; else the end, or a record that the end cuts short.
-  [[nodiscard]] bool damaged() const { return damaged_; }
-
- private:
-  bool bad() {
-    damaged_ = true;
-    return false;
-  }
-
-  std::uint64_t before_ = 0;  // bytes of the blocks before this one
-  std::uint64_t whole_ = 0;
-  bool in_record_ = false;  // a record goes on in the next block
-  bool damaged_ = false;
-};
 
 // Ends at `end`, whatever comes after.
 class EndedFile final : public rocksdb::FSSequentialFileOwnerWrapper {
@@ -251,25 +180,22 @@ class MarkedFile final : public rocksdb::FSWritableFileOwnerWrapper {
   bool sound_ = true;
 };
 
-class TornManifestFs final : public rocksdb::FileSystemWrapper {
+class GuardedLogsFs final : public rocksdb::FileSystemWrapper {
  public:
-  explicit TornManifestFs(const std::shared_ptr<FileSystem>& base) : FileSystemWrapper(base) {}
-  static const char* kClassName() { return "TornManifestFs"; }
+  explicit GuardedLogsFs(const std::shared_ptr<FileSystem>& base) : FileSystemWrapper(base) {}
+  static const char* kClassName() { return "GuardedLogsFs"; }
   const char* Name() const override { return kClassName(); }
 
   IOStatus NewSequentialFile(const std::string& name, const FileOptions& options,
                              std::unique_ptr<FSSequentialFile>* file,
                              IODebugContext* dbg) override {
-    std::optional<std::uint64_t> synced;
+    std::optional<std::uint64_t> end;
     if (is_manifest(name)) {
-      // The marks first: who has the database open may be adding to both.
-      if (IOStatus s = read_marks(*target(), name, synced); !s.ok()) {
+      if (IOStatus s = check_manifest(name, options, end); !s.ok()) {
         return s;
       }
-    }
-    std::optional<std::uint64_t> end;
-    if (synced.has_value()) {
-      if (IOStatus s = find_end(name, options, *synced, end); !s.ok()) {
+    } else if (is_log_of_batches(name)) {
+      if (IOStatus s = check_batches(name, options); !s.ok()) {
         return s;
       }
     }
@@ -307,26 +233,44 @@ class TornManifestFs final : public rocksdb::FileSystemWrapper {
   }
 
  private:
-  // Sets `end` if the manifest is to end before its end.
-  IOStatus find_end(const std::string& name, const FileOptions& options, std::uint64_t synced,
-                    std::optional<std::uint64_t>& end) {
+  IOStatus walk(const std::string& name, const FileOptions& options, LogWalk& walk) {
     std::unique_ptr<FSSequentialFile> file;
     IOStatus s = target()->NewSequentialFile(name, options, &file, nullptr);
+    return s.ok() ? for_each_piece(*file, kLogBlockBytes,
+                                   [&](std::string_view bytes) { return walk.block(bytes); })
+                  : s;
+  }
+
+  // Sets `end` if the manifest is to end before its end.
+  IOStatus check_manifest(const std::string& name, const FileOptions& options,
+                          std::optional<std::uint64_t>& end) {
+    // The marks first: who has the database open may be adding to both.
+    std::optional<std::uint64_t> synced;
+    IOStatus s = read_marks(*target(), name, synced);
+    if (!s.ok() || !synced.has_value()) {
+      return s;
+    }
+    LogWalk records(/*batches=*/false);
+    s = walk(name, options, records);
     if (!s.ok()) {
       return s;
     }
-    LogWalk walk;
-    s = for_each_piece(*file, kLogBlockBytes,
-                       [&](std::string_view bytes) { return walk.block(bytes); });
-    if (!s.ok()) {
-      return s;
-    }
-    if (walk.whole() < synced) {
+    if (records.whole() < *synced) {
       return IOStatus::Corruption(fmt::format("{}: damaged at byte {}, and {} had been synced",
-                                              name, walk.whole(), synced));
+                                              name, records.whole(), *synced));
     }
-    if (walk.damaged()) {
-      end = walk.whole();
+    if (records.damaged()) {
+      end = records.whole();
+    }
+    return s;
+  }
+
+  IOStatus check_batches(const std::string& name, const FileOptions& options) {
+    LogWalk records(/*batches=*/true);
+    IOStatus s = walk(name, options, records);
+    if (s.ok() && records.later_batch()) {
+      return IOStatus::Corruption(fmt::format("{}: damaged at byte {}, and later batches are sound",
+                                              name, records.whole()));
     }
     return s;
   }
@@ -334,10 +278,10 @@ class TornManifestFs final : public rocksdb::FileSystemWrapper {
 
 }  // namespace
 
-std::shared_ptr<rocksdb::FileSystem> make_torn_manifest_fs(
+std::shared_ptr<rocksdb::FileSystem> make_guarded_logs_fs(
     std::shared_ptr<rocksdb::FileSystem> base) {
   MFS_ASSERT(base != nullptr);
-  return std::make_shared<TornManifestFs>(base);
+  return std::make_shared<GuardedLogsFs>(base);
 }
 
 }  // namespace mapperfs
