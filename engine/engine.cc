@@ -221,8 +221,8 @@ Status Engine::remove(const std::string& name, bool deferred) {
   return {};
 }
 
-void Engine::finish_removal(MappedDevice& device) {
-  device.destroy();
+void Engine::finish_removal(MappedDevice& device, std::uint64_t patience_ns) {
+  device.destroy(patience_ns);
   device.table_event();  // wakes who waits
   if (observer_ != nullptr) {
     observer_->device_removed(device, device.name());
@@ -439,9 +439,12 @@ void Engine::notify_event(MappedDevice& device) {
   }
 }
 
-void Engine::shut_down() {
+void Engine::shut_down(std::uint64_t patience_ns) {
   std::vector<std::shared_ptr<MappedDevice>> devices = list_bottom_up();
   std::reverse(devices.begin(), devices.end());
+  // The suspended ones first: those above would wait for ever for bios that are held there.
+  std::stable_partition(devices.begin(), devices.end(),
+                        [](const auto& device) { return device->info().suspended; });
   for (const auto& device : devices) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -450,7 +453,7 @@ void Engine::shut_down() {
       }
       unlink_locked(*device);
     }
-    finish_removal(*device);
+    finish_removal(*device, patience_ns);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <thread>
+#include <utility>
 
 #include "tests/engine/world.h"
 
@@ -339,6 +340,36 @@ TEST_F(EngineTest, ShutDownFailsBiosThatWait) {
   TestBio bio(*md, Op::kRead, 0, 1);
   bio.submit();
   engine_->shut_down();
+  EXPECT_EQ(bio.status(), BlkStatus::kIoError);
+}
+
+TEST_F(EngineTest, ShutDownFailsBiosThatWaitAtASuspendedLowerDevice) {
+  const auto low = bring_up("low", {"0 100 plain dev d"});
+  const auto top = bring_up("top", {"0 100 plain dev low"});
+  expect_ok(low->suspend({}));
+  TestBio bio(*top, Op::kRead, 0, 1);
+  bio.submit();
+  engine_->shut_down();
+  EXPECT_EQ(bio.status(), BlkStatus::kIoError);
+}
+
+// As thin does with writes that wait for space.
+TEST_F(EngineTest, ShutDownFailsBiosThatATargetKeepsAndGivesBack) {
+  probe::Hooks& hooks = add_hooks("h");
+  const auto md = bring_up("a", {"0 100 plain dev d hooks=h"});
+  Bio* kept = nullptr;
+  hooks.map = [&](probe::Target&, Bio& bio) {
+    kept = &bio;
+    return MapIo::kSubmitted;
+  };
+  hooks.presuspend = [&] {
+    if (md->noflush_suspending() && kept != nullptr) {
+      std::exchange(kept, nullptr)->end_io(BlkStatus::kRequeue);
+    }
+  };
+  TestBio bio(*md, Op::kRead, 0, 1);
+  bio.submit();
+  engine_->shut_down(/*patience_ns=*/1);
   EXPECT_EQ(bio.status(), BlkStatus::kIoError);
 }
 

@@ -414,6 +414,25 @@ TEST_F(ThinNoSpace, WipingTheThinTableFailsWhatWaits) {
   EXPECT_EQ(mode(), "out_of_data_space");
 }
 
+TEST_F(ThinNoSpace, TheDaemonsEndFailsWhatWaits) {
+  make_full(4);
+  fake::AsyncBio& bio = waiting_write();
+  harness_.engine().shut_down(/*patience_ns=*/0);
+  expect_ended(bio, BlkStatus::kIoError);
+}
+
+TEST_F(ThinNoSpace, TheDaemonsEndFailsWhatASuspendedPoolHolds) {
+  make_full(4);
+  ASSERT_TRUE(harness_.device("pool").suspend({}).ok());
+  fake::AsyncBio read(harness_.device("thin"), Op::kRead, 0, 8);
+  fake::AsyncBio write(harness_.device("thin"), 0, fake::pattern(8, 1));
+  read.submit();
+  write.submit();
+  harness_.engine().shut_down();
+  EXPECT_EQ(read.wait(), BlkStatus::kIoError);
+  EXPECT_EQ(write.wait(), BlkStatus::kIoError);
+}
+
 TEST_F(ThinNoSpace, TheLowWaterMarkSpeaksOnceAndAgainAfterGrowth) {
   make_pool(8, "128 3");
   make_thin("thin", 0, 64);
