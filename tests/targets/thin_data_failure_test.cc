@@ -98,7 +98,7 @@ TEST_F(ThinDataError, WhatFailsWhileABlockIsMadeIsAnIoError) {
   snap(1, 0);
   for (const BlkStatus status :
        {BlkStatus::kNoSpace, BlkStatus::kNotSupported, BlkStatus::kMedium}) {
-    for (const sector_t block : {0, 1}) {  // a shared one, a new one
+    for (const sector_t block : {sector_t{0}, sector_t{1}}) {  // a shared one, a new one
       for (const sector_t sectors : {sector_t{8}, kBlock}) {
         fault_.add_fault({.op = Op::kWrite, .status = status, .times = 1});
         EXPECT_EQ(harness_.run_op("thin", Op::kWrite, block * kBlock, sectors),
