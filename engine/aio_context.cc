@@ -47,6 +47,26 @@ AioDevice& device_of(const Bio& bio) { return static_cast<AioDevice&>(*bio.dev);
 
 }  // namespace
 
+AioOutcome aio_outcome(const Bio& bio, std::size_t done_bytes, long result) noexcept {
+  using Next = AioOutcome::Next;
+  if (result < 0) {
+    const int error = static_cast<int>(-result);
+    return {is_refusal(error) ? Next::kRefuse : Next::kEnd, blk_status_of_errno(error)};
+  }
+  const auto moved = static_cast<std::size_t>(result);
+  const std::size_t left = bio.len_bytes() - done_bytes;
+  if (!bio.has_data() || moved == left) {
+    return {};
+  }
+  if (moved > 0 && moved < left) {
+    // If there is an error behind the short transfer, it comes with the rest. Half a sector is
+    // nothing that a direct transfer can go on from.
+    return {moved % kSectorBytes == 0 ? Next::kContinue : Next::kRefuse, BlkStatus::kOk, moved};
+  }
+  // The end of a file that shrank.
+  return {Next::kEnd, bio.op == Op::kRead ? BlkStatus::kIoError : BlkStatus::kNoSpace};
+}
+
 const AioSyscalls& real_aio_syscalls() {
   static const AioSyscalls kReal = {::io_setup, ::io_destroy, ::io_submit, ::io_getevents, true};
   return kReal;
@@ -194,7 +214,6 @@ void AioContext::set_polled(bool polled) {
 int AioContext::notify_fd() {
   MFS_ASSERT(polled_);
   if (!notify_) {
-    // Waits where it is read too early: io_uring does not wait for a descriptor that would not.
     notify_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   }
   return notify_.get();
@@ -210,7 +229,18 @@ std::size_t AioContext::in_flight() const {
   return inside_;
 }
 
+void AioContext::set_carrier(BioCarrier* carrier) noexcept {
+  if (state_ == State::kReady) {
+    drain();  // of the thread that had this queue before
+  }
+  carrier_ = carrier;
+}
+
 void AioContext::submit(Bio& bio) noexcept {
+  if (carrier_ != nullptr) {
+    carrier_->carry(bio);
+    return;
+  }
   if (state_ != State::kReady && !start()) [[unlikely]] {
     device_of(bio).aio_refused(bio);
     return;
@@ -436,32 +466,20 @@ bool AioContext::rescue_pending(Batch& batch) noexcept {
 bool AioContext::complete(Slot& slot, long result, Batch& batch) noexcept {
   Bio& bio = *slot.bio.load(std::memory_order_acquire);
   AioDevice& device = device_of(bio);
-  const std::size_t left = bio.len_bytes() - slot.done_bytes;
-  bool refused = false;
-  BlkStatus status = BlkStatus::kOk;
-  if (result < 0) {
-    refused = is_refusal(static_cast<int>(-result));
-    status = blk_status_of_errno(static_cast<int>(-result));
-  } else if (bio.has_data() && static_cast<std::size_t>(result) != left) {
-    const auto moved = static_cast<std::size_t>(result);
-    if (moved > 0 && moved < left && moved % kSectorBytes == 0) {
-      // The rest goes again: if there is an error behind the short transfer, it comes then.
-      slot.done_bytes += moved;
-      aim(slot);
-      const std::lock_guard<std::mutex> lock(mutex_);
-      --in_kernel_;
-      batch.slots.push_back(&slot);
-      return false;
-    }
-    // The end of a file that shrank, or half a sector, which no direct transfer can go on from.
-    refused = moved > 0 && moved < left;
-    status = bio.op == Op::kRead ? BlkStatus::kIoError : BlkStatus::kNoSpace;
+  const AioOutcome outcome = aio_outcome(bio, slot.done_bytes, result);
+  if (outcome.next == AioOutcome::Next::kContinue) {
+    slot.done_bytes += outcome.moved_bytes;
+    aim(slot);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    --in_kernel_;
+    batch.slots.push_back(&slot);
+    return false;
   }
   release(slot, true, batch);
-  if (refused) {
+  if (outcome.next == AioOutcome::Next::kRefuse) {
     device.aio_refused(bio);
   } else {
-    device.aio_end(bio, status);
+    device.aio_end(bio, outcome.status);
   }
   return true;
 }

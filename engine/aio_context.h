@@ -14,7 +14,7 @@
 // Who reaps. By default the context drives itself: a thread of its own, started with the first bio,
 // waits for completions and ends the bios there; what these completions submit goes through the
 // same context (AioContext::current()). A thread that wants to wait itself calls set_polled(true)
-// and then reap().
+// and then reap(). One that has a better way to the kernel takes the bios away: set_carrier().
 //
 // Limits: kDepth bios in the kernel at once, kReapBatch completions and kSubmitBatch bios to a
 // system call. Blocking: io_submit() may wait inside the kernel where a file system has to
@@ -52,6 +52,33 @@ class AioDevice : public BlockDevice {
 
  protected:
   AioDevice() = default;
+};
+
+// What becomes of a bio of which a transfer has ended.
+struct AioOutcome {
+  enum class Next : unsigned char {
+    kEnd,       // aio_end() with `status`
+    kRefuse,    // aio_refused()
+    kContinue,  // `moved_bytes` more are done, the rest is to go to the kernel again
+  };
+  Next next = Next::kEnd;
+  BlkStatus status = BlkStatus::kOk;
+  std::size_t moved_bytes = 0;
+};
+// `result`: bytes or -errno, of a transfer of what was left of the bio after `done_bytes`.
+AioOutcome aio_outcome(const Bio& bio, std::size_t done_bytes, long result) noexcept;
+
+// Another way for a thread's bios to files and disks than libaio.
+class BioCarrier {
+ public:
+  BioCarrier(const BioCarrier&) = delete;
+  BioCarrier& operator=(const BioCarrier&) = delete;
+  virtual ~BioCarrier() = default;
+  // As AioContext::submit(). The thread that the carrier was set on.
+  virtual void carry(Bio& bio) noexcept = 0;
+
+ protected:
+  BioCarrier() = default;
 };
 
 // The system calls of a context, so that tests can put others in their place. As libaio's: they
@@ -95,6 +122,10 @@ class AioContext {
 
   // Takes over a bio (kRead, kWrite with or without kBioFua, kFlush) whose dev is an AioDevice.
   void submit(Bio& bio) noexcept;
+
+  // From now on `carrier` gets what is submitted; null: the context does it itself again. Only
+  // while nothing is in flight.
+  void set_carrier(BioCarrier* carrier) noexcept;
 
   // Between the two, bios are collected and go to the kernel in batches. They nest. The thread must
   // not wait for a bio in between.
@@ -153,6 +184,7 @@ class AioContext {
   const AioSyscalls& syscalls_;
   State state_ = State::kNew;
   bool polled_ = false;
+  BioCarrier* carrier_ = nullptr;
   ::io_context* context_ = nullptr;
   UniqueFd notify_;
   UniqueFd wake_;  // an empty file: a read of it completes at once and wakes the reaper

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "engine/assert.h"
+#include "engine/queue.h"
 #include "engine/thread.h"
 #include "fs/fuse_abi.h"
 
@@ -22,13 +23,13 @@ namespace {
 
 // A page for the head; then the payload, with room for what unaligned reads read more.
 constexpr std::size_t kPlaceBytes = kBufferAlignment + IoRequest::kRoomBytes;
-// Submissions that are not a place's: waits for the two wake-ups.
-constexpr unsigned kOwnSubmissions = 2;
+// Submissions of one turn besides the places': the wait for the wake-up, file I/O. More go out in a
+// system call of their own.
+constexpr unsigned kOtherSubmissions = 64;
 constexpr unsigned kBatch = 64;
 
-// User data of those; a place's is its address.
+// User data of the wait for the wake-up; a place's is its address, file I/O's has RingAio::kTag.
 constexpr std::uint64_t kWakeTag = 1;
-constexpr std::uint64_t kAioTag = 2;
 
 // From the best to what every kernel has that has FUSE over io_uring at all. Task work runs when
 // the thread waits, in one go, and never interrupts it.
@@ -162,13 +163,14 @@ void Ring::answered(RingPlace& place) noexcept {
 void Ring::thread_main() {
   current_ = this;
   pin_to(options_.queue);
+  Queue::current().aio().set_carrier(&file_io_);
   const int error = set_up();
   started_.store(error);
   started_.notify_all();
   if (error == 0) {
     run();
   }
-  aio_.stop();
+  Queue::current().aio().set_carrier(nullptr);
   ring_.reset();
 }
 
@@ -191,12 +193,14 @@ int Ring::set_up() {
   if (!map_memory()) {
     return ENOMEM;
   }
-  const unsigned entries = std::bit_ceil(options_.depth + kOwnSubmissions);
+  const unsigned entries = std::bit_ceil(options_.depth + kOtherSubmissions);
   int error = EINVAL;
   for (const unsigned flags : kRingFlags) {
     auto ring = std::make_unique<::io_uring>();
     ::io_uring_params params{};
-    params.flags = flags;
+    params.flags = flags | IORING_SETUP_CQSIZE;
+    // Room for all that can be under way at once: nothing has to be kept aside by the kernel.
+    params.cq_entries = std::bit_ceil(options_.depth + RingAio::kDepth + 1);
     error = -::io_uring_queue_init_params(entries, ring.get(), &params);
     if (error == 0) {
       ring_.reset(ring.release());
@@ -209,14 +213,18 @@ int Ring::set_up() {
   // Both spare the kernel from looking descriptors up, which counts in shared words.
   static_cast<void>(::io_uring_register_ring_fd(ring_.get()));
   error = -::io_uring_register_files(ring_.get(), &options_.fd, 1);
-  await(wake_.get(), wake_value_, kWakeTag);
+  await_wake();
   return error;
 }
 
-// Never none left: each place has one submission at a time, and the ring has one for each.
 ::io_uring_sqe& Ring::next_sqe() noexcept {
   ::io_uring_sqe* sqe = ::io_uring_get_sqe(ring_.get());
-  MFS_ASSERT(sqe != nullptr);
+  while (sqe == nullptr) {
+    // A request that became very many bios. The kernel takes what there is without waiting.
+    const int rc = ::io_uring_submit(ring_.get());
+    MFS_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
+    sqe = ::io_uring_get_sqe(ring_.get());
+  }
   std::memset(sqe, 0, 2 * sizeof(*sqe));
   return *sqe;
 }
@@ -241,19 +249,16 @@ void Ring::offer(RingPlace& place, std::uint32_t command) noexcept {
   std::memcpy(sqe.cmd, &request, sizeof(request));
 }
 
-void Ring::await(int fd, std::uint64_t& value, std::uint64_t tag) noexcept {
+void Ring::await_wake() noexcept {
   ::io_uring_sqe& sqe = next_sqe();
-  ::io_uring_prep_read(&sqe, fd, &value, sizeof(value), 0);
-  sqe.user_data = tag;
+  ::io_uring_prep_read(&sqe, wake_.get(), &wake_value_, sizeof(wake_value_), 0);
+  sqe.user_data = kWakeTag;
 }
 
 void Ring::run() {
   for (;;) {
     const int rc = ::io_uring_submit_and_wait(ring_.get(), 1);
     MFS_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
-    if (aio_.started()) {
-      aio_.plug();
-    }
     while (turn() == static_cast<int>(kBatch)) {
     }
     RingPlace* place = answers_.take_all();
@@ -262,12 +267,9 @@ void Ring::run() {
       offer(*place, fuse_abi::kUringCommitAndFetch);
       place = next;
     }
-    if (aio_.started()) {
-      aio_.reap();
-      aio_.unplug();
-    }
     look_at_stage();
-    if (stage_.load(std::memory_order_acquire) == Stage::kEnding && io_away_ == 0) {
+    if (stage_.load(std::memory_order_acquire) == Stage::kEnding && io_away_ == 0 &&
+        file_io_.in_flight() == 0) {
       static_cast<void>(::io_uring_submit(ring_.get()));
       return;
     }
@@ -296,10 +298,9 @@ int Ring::turn() {
 void Ring::completed(std::uint64_t user_data, int result) {
   if (user_data == kWakeTag) {
     MFS_ASSERT(result > 0 || result == -EINTR);
-    await(wake_.get(), wake_value_, kWakeTag);
-  } else if (user_data == kAioTag) {
-    MFS_ASSERT(result > 0 || result == -EINTR);
-    await(aio_.notify_fd(), aio_value_, kAioTag);
+    await_wake();
+  } else if ((user_data & RingAio::kTagMask) == RingAio::kTag) {
+    file_io_.completed(user_data, result);
   } else if (result == 0) {
     take(*reinterpret_cast<RingPlace*>(user_data));
   } else if (result != -ENOTCONN && result != -ECONNABORTED && result != -ECANCELED) {
@@ -316,13 +317,6 @@ void Ring::take(RingPlace& place) {
   if (stage_.load(std::memory_order_relaxed) >= Stage::kClosing && closed_.load()) {
     place.send(ENOTCONN, 0);
     return;
-  }
-  if (!aio_.started()) [[unlikely]] {
-    aio_.start();
-    aio_.plug();
-    if (aio_.notify_fd() >= 0) {
-      await(aio_.notify_fd(), aio_value_, kAioTag);
-    }
   }
   const std::size_t payload = place.head_.ent_in_out.payload_bytes;
   IoCall call;

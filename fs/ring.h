@@ -4,10 +4,11 @@
 // them) are memory of ours that the kernel copies requests to and answers from. A place is the
 // request's until it is answered; the answer and the wait for the next request are one submission.
 //
-// Only the ring's own thread touches the ring. What it ends itself (memory-speed targets, its own
-// libaio context, which it reaps) is answered in the next submission, with everything else of that
-// turn: one system call a turn. An answer from any other thread (a timer, a worker, a control
-// operation) goes to a lock-free list; who gives the first of several wakes the thread.
+// Only the ring's own thread touches the ring. What it ends itself (memory-speed targets, file and
+// disk I/O, which goes through the same ring: RingAio) is answered in the next submission, with
+// everything else of that turn: one system call a turn. An answer from any other thread (a timer, a
+// worker, a control operation) goes to a lock-free list; who gives the first of several wakes the
+// thread.
 #pragma once
 
 #include <atomic>
@@ -23,8 +24,8 @@
 #include "fs/hand_back.h"
 #include "fs/io_request.h"
 #include "fs/message_router.h"
-#include "fs/polled_aio.h"
 #include "fs/request_handler.h"
+#include "fs/ring_aio.h"
 
 struct io_uring;
 struct io_uring_sqe;
@@ -61,7 +62,7 @@ class RingPlace final : public IoRequest, public ReplyPlace {
   bool io_ = false;  // a read, write or fsync: its answer is waited for at the end
 };
 
-class Ring {
+class Ring final : private SqeSource {
  public:
   struct Options {
     int fd = -1;  // of the session, borrowed
@@ -109,9 +110,9 @@ class Ring {
   void take(RingPlace& place);
   void hand_on(RingPlace& place, std::size_t payload_bytes);
   void look_at_stage();
-  ::io_uring_sqe& next_sqe() noexcept;
+  ::io_uring_sqe& next_sqe() noexcept override;
   void offer(RingPlace& place, std::uint32_t command) noexcept;
-  void await(int fd, std::uint64_t& value, std::uint64_t tag) noexcept;
+  void await_wake() noexcept;
 
   static thread_local constinit Ring* current_;
 
@@ -133,11 +134,10 @@ class Ring {
   std::byte* memory_ = nullptr;
   std::vector<std::unique_ptr<RingPlace>> places_;
   std::vector<std::byte> message_;  // for libfuse, which wants requests in one piece
-  PolledAio aio_;
+  RingAio file_io_{*this};
   bool offered_ = false;
   std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered
   std::uint64_t wake_value_ = 0;
-  std::uint64_t aio_value_ = 0;
 };
 
 }  // namespace mapperfs

@@ -11,11 +11,13 @@
 #include <memory>
 #include <vector>
 
+#include "tests/engine/aio_probe.h"
 #include "tests/engine/io_support.h"
 
 namespace mapperfs {
 namespace {
 
+using io_test::AioProbe;
 using io_test::Buffer;
 using io_test::TempDir;
 using io_test::WaitBio;
@@ -81,29 +83,6 @@ class FakeKernel {
   std::deque<::iocb*> queued_;
 };
 FakeKernel* FakeKernel::current = nullptr;
-
-// Ends bios as the context says and remembers which it refused.
-class AioProbe final : public AioDevice {
- public:
-  explicit AioProbe(int fd = 77) : fd_(fd) {}
-  void submit(Bio& bio) noexcept override {
-    (context != nullptr ? *context : AioContext::current()).submit(bio);
-  }
-  [[nodiscard]] sector_t size_sectors() const override { return 1 << 20; }
-  [[nodiscard]] QueueLimits limits() const override { return {}; }
-  [[nodiscard]] std::string table_name() const override { return "device"; }
-  [[nodiscard]] int aio_fd(const Bio& /*bio*/) const noexcept override { return fd_; }
-  void aio_end(Bio& bio, BlkStatus status) noexcept override { bio.end_io(status); }
-  void aio_refused(Bio& bio) noexcept override {
-    ++refused;
-    bio.end_io(BlkStatus::kAgain);
-  }
-  AioContext* context = nullptr;
-  std::atomic<int> refused{0};
-
- private:
-  const int fd_;
-};
 
 // A polled context over the script, and bios for it.
 class AioContextScript : public ::testing::Test {
