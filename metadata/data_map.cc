@@ -212,8 +212,8 @@ Status DataMap::take_reserved(std::uint64_t block) {
 
 // Only the page that the cursor is in: to find another may mean to look at many, and to read it.
 std::optional<std::uint64_t> DataMap::take_cached() {
-  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock() || allocatable() == 0) {
+  const std::lock_guard<std::mutex> lock(mutex_);  // never held over reading
+  if (allocatable() == 0) {
     return std::nullopt;
   }
   const std::uint64_t number = cursor_ / kRefsPerPage;

@@ -59,7 +59,7 @@ class DataMap {
   void release(const std::vector<DataRun>& runs);
   // In the gate. The first owner of a block that allocate() gave out; EINVAL: it did not.
   Status take_reserved(std::uint64_t block);
-  // In the gate. Both at once, if that takes no reading and no waiting; nullopt: not now.
+  // In the gate. Both at once, if that takes no reading and no search; nullopt: not now.
   std::optional<std::uint64_t> take_cached();
   // Undoes take_reserved() as if it had not been.
   void untake(std::uint64_t block);

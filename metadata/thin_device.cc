@@ -191,20 +191,25 @@ std::optional<std::uint64_t> PoolMetadata::try_provision(const std::shared_ptr<D
   if (!inside.owns_lock() || read_only_ || health_ != Health::kGood) {
     return std::nullopt;
   }
-  const std::unique_lock<FairMutex> lock(device->mutex, std::try_to_lock);
+  const std::unique_lock<FairMutex> lock = try_lock_briefly(device->mutex);
   if (!lock.owns_lock() || device->gone || used_metadata() >= metadata_blocks_) {
     return std::nullopt;
   }
-  const PagePin leaf = trees_.leaf_for_new(Root{device->root.load()}, virtual_block);
-  if (!leaf) {
+  PagePin place = trees_.place_for_new(Root{device->root.load()}, virtual_block);
+  if (!place) {
     return std::nullopt;
   }
   const std::optional<std::uint64_t> block = data_.take_cached();
-  if (block.has_value()) {
-    note_change(device);
-    trees_.put_new(device->root, *leaf, virtual_block, Leaf::pack(*block, time_));
-    device->mapped_blocks.fetch_add(1);
+  if (!block.has_value()) {
+    return std::nullopt;
   }
+  note_change(device);
+  if (!trees_.put_new(device->root, std::move(place), virtual_block, Leaf::pack(*block, time_))) {
+    data_.untake(*block);
+    data_.cancel(*block);
+    return std::nullopt;
+  }
+  device->mapped_blocks.fetch_add(1);
   return block;
 }
 

@@ -153,8 +153,8 @@ class ThinDevice {
   virtual Status insert(std::uint64_t virtual_block, std::uint64_t data_block) = 0;
 
   // Maps `virtual_block`, if it is unmapped, to a free data block, which it returns; as
-  // allocate_data_block() and insert(), but only where that needs no reading, no commit, no new
-  // page and no waiting for who may be at one of these. nullopt: not now, or not so. For queue
+  // allocate_data_block() and insert(), but only where that needs no reading, no commit and no
+  // waiting for who may be at one of these. nullopt: not now, or not so. For queue
   // threads, which may be inside what the pre-commit function waits for.
   virtual std::optional<std::uint64_t> try_provision(std::uint64_t virtual_block) noexcept = 0;
 

@@ -332,7 +332,7 @@ Result<std::uint64_t> Trees::put(std::atomic<std::uint64_t>& root, std::uint64_t
   return before;
 }
 
-PagePin Trees::leaf_for_new(Root root, std::uint64_t virtual_block) const {
+PagePin Trees::place_for_new(Root root, std::uint64_t virtual_block) const {
   if (!root.covers(virtual_block)) {
     return {};
   }
@@ -346,20 +346,40 @@ PagePin Trees::leaf_for_new(Root root, std::uint64_t virtual_block) const {
       return {};
     }
     const std::uint64_t word = page->word(index_at(virtual_block, level));
-    if ((level == 0) != (word == 0)) {
-      return {};
-    }
-    if (level == 0) {
-      return cache_.pin_cached(tree_key(id));
+    if (word == 0) {
+      return level <= 1 ? cache_.pin_cached(tree_key(id)) : PagePin();
     }
     id = word;
   }
-  return {};
+  return {};  // it has a word
 }
 
-void Trees::put_new(std::atomic<std::uint64_t>& root, Page& leaf, std::uint64_t virtual_block,
+bool Trees::put_new(std::atomic<std::uint64_t>& root, PagePin place, std::uint64_t virtual_block,
                     std::uint64_t word) {
-  point(root, {&leaf, index_at(virtual_block, 0)}, word, 0);
+  if (place->level == 1) {
+    PagePin leaf = create_cached(0);
+    if (!leaf) {
+      return false;
+    }
+    point(root, {&*place, index_at(virtual_block, 1)}, leaf->key().number(), 0);
+    place = std::move(leaf);
+  }
+  point(root, {&*place, index_at(virtual_block, 0)}, word, 0);
+  return true;
+}
+
+// As create(), if the page of the next id's count is in memory; else no page.
+PagePin Trees::create_cached(unsigned level) {
+  std::uint64_t id = ids_.next.load();
+  const PagePin counts = cache_.pin_cached(PageKey::of(PageKind::kPageRefs, id / kRefsPerPage));
+  if (!counts || !ids_.next.compare_exchange_strong(id, id + 1)) {
+    return {};
+  }
+  cache_.mark_dirty(*counts);
+  const std::uint32_t before = counts->add(id % kRefsPerPage, 1);
+  MFS_ASSERT(before == 0);
+  ids_.pages.fetch_add(1);
+  return cache_.create(tree_key(id), level);
 }
 
 Trees::Slot Trees::slot_below(const Path& path) {

@@ -67,11 +67,12 @@ class Trees {
   // the word before, if any, is dropped. Returns that word.
   Result<std::uint64_t> put(std::atomic<std::uint64_t>& root, std::uint64_t virtual_block,
                             std::uint64_t word);
-  // The leaf that a word for `virtual_block`, which has none, can be set in at once: it and all
-  // above it are in memory and the tree's own. Else no page. Neither reads nor waits.
-  [[nodiscard]] PagePin leaf_for_new(Root root, std::uint64_t virtual_block) const;
-  // Sets it, as put() does.
-  void put_new(std::atomic<std::uint64_t>& root, Page& leaf, std::uint64_t virtual_block,
+  // The page that a word for `virtual_block`, which has none, can be put in at once: its leaf, or
+  // the page that a new leaf would be pointed to from. It and all above it are in memory and the
+  // tree's own. Else no page. Neither this nor put_new() reads.
+  [[nodiscard]] PagePin place_for_new(Root root, std::uint64_t virtual_block) const;
+  // Sets the word, as put() does. False, and no change: a new leaf would take reading.
+  bool put_new(std::atomic<std::uint64_t>& root, PagePin place, std::uint64_t virtual_block,
                std::uint64_t word);
   // Unmaps what one leaf maps within [begin, end). `freed` as in DataMap::drop_owner().
   Result<RemoveStep> remove_step(std::atomic<std::uint64_t>& root, std::uint64_t begin,
@@ -107,6 +108,7 @@ class Trees {
   Result<Path> own_parents(std::atomic<std::uint64_t>& root, std::uint64_t virtual_block);
   void point(std::atomic<std::uint64_t>& root, Slot slot, std::uint64_t page, unsigned level);
   void unlink(std::atomic<std::uint64_t>& root, Path& path, const CountPages& counts);
+  PagePin create_cached(unsigned level);
   static Slot slot_below(const Path& path);
   Result<CountPages> counts_of(const Path& path, std::uint64_t page);
   Result<RemoveStep> remove_whole_leaf(std::atomic<std::uint64_t>& root, LeafView leaf,

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 
+#include "metadata/sharded_lock.h"
 #include "targets/thin/pool.h"
 
 namespace mapperfs::thinp {
@@ -83,7 +84,7 @@ bool Pool::provision_now(Bio& bio) noexcept {
     return false;
   }
   const std::shared_lock<std::shared_mutex> discards(volume.discards, std::try_to_lock);
-  const std::unique_lock<std::mutex> giving(lanes_[lane_of(bio, io)].giving, std::try_to_lock);
+  const std::unique_lock<std::mutex> giving = try_lock_briefly(lanes_[lane_of(bio, io)].giving);
   if (!discards.owns_lock() || !giving.owns_lock()) {
     return false;
   }

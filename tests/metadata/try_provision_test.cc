@@ -36,10 +36,15 @@ TEST_F(TryProvision, MapsBesideWhatIsMapped) {
   EXPECT_EQ(*pool_->data_references(*block), 1U);
   EXPECT_EQ(pool_->status().used_data_blocks, 2U);
   EXPECT_FALSE(device_->try_provision(1).has_value()) << "it is mapped";
-  EXPECT_FALSE(device_->try_provision(256).has_value()) << "a leaf that is not there";
+  EXPECT_FALSE(device_->try_provision(256).has_value()) << "the tree has to grow";
+  provision(*pool_, *device_, 256);
+  EXPECT_TRUE(device_->try_provision(512).has_value()) << "a new leaf in a page that is there";
+  EXPECT_TRUE(device_->try_provision(513).has_value());
   ASSERT_TRUE(pool_->commit().ok());
   reopen();
   EXPECT_EQ(device_->lookup(1)->data_block, *block);
+  EXPECT_TRUE(device_->lookup(513)->mapped);
+  EXPECT_EQ(device_->mapped_blocks(), 5U);
   device_.reset();
   expect_clean(pool_);
 }
