@@ -221,8 +221,8 @@ Status Engine::remove(const std::string& name, bool deferred) {
   return {};
 }
 
-void Engine::finish_removal(MappedDevice& device, std::uint64_t patience_ns) {
-  device.destroy(patience_ns);
+void Engine::finish_removal(MappedDevice& device) {
+  device.destroy();
   device.table_event();  // wakes who waits
   if (observer_ != nullptr) {
     observer_->device_removed(device, device.name());
@@ -439,21 +439,32 @@ void Engine::notify_event(MappedDevice& device) {
   }
 }
 
-void Engine::shut_down(std::uint64_t patience_ns) {
-  std::vector<std::shared_ptr<MappedDevice>> devices = list_bottom_up();
-  std::reverse(devices.begin(), devices.end());
-  // The suspended ones first: those above would wait for ever for bios that are held there.
-  std::stable_partition(devices.begin(), devices.end(),
-                        [](const auto& device) { return device->info().suspended; });
-  for (const auto& device : devices) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (find_locked(device->name_) != device) {
-        continue;
-      }
-      unlink_locked(*device);
+void Engine::end(MappedDevice& device) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (find_locked(device.name_).get() != &device) {
+      return;
     }
-    finish_removal(*device, patience_ns);
+    unlink_locked(device);
+  }
+  finish_removal(device);
+}
+
+void Engine::shut_down(std::uint64_t patience_ns) {
+  const std::vector<std::shared_ptr<MappedDevice>> devices = list_bottom_up();
+  const std::uint64_t until_ns = env_.now_ns() + patience_ns;
+  // From below, who keeps bios that the devices above would wait for without end.
+  for (const auto& device : devices) {
+    SuspendOptions options;
+    options.noflush = true;
+    options.interrupted = [&] { return env_.now_ns() >= until_ns + patience_ns; };
+    if (device->info().suspended ||
+        (!device->falls_idle(until_ns) && device->suspend(options).ok())) {
+      end(*device);
+    }
+  }
+  for (auto it = devices.rbegin(); it != devices.rend(); ++it) {
+    end(**it);
   }
 }
 

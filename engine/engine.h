@@ -28,8 +28,8 @@ inline constexpr std::size_t kMaxNameBytes = 127;
 inline constexpr std::size_t kMaxUuidBytes = 128;
 inline constexpr unsigned kMaxMinors = 1U << 20;
 inline constexpr unsigned kMaxDepth = 32;
-// How long a device that goes waits for its bios before it asks its targets to give them back.
-inline constexpr std::uint64_t kRemovalPatienceNs = 5'000'000'000;
+// How long the end waits for bios under way before it asks targets to give them back.
+inline constexpr std::uint64_t kEndPatienceNs = 5'000'000'000;
 // The kernel's largest block major is 511: a number that can never be a real device's.
 inline constexpr unsigned kMapperMajor = 512;
 
@@ -126,7 +126,7 @@ class Engine {
   // Suspends (flushing) and removes every device, uppermost first: a clean end. Openers do not stop
   // it. What waits for a suspended device fails; so does, after a while, what a target keeps and
   // would give back in a noflush suspend, such as a write that waits for a thin pool's space.
-  void shut_down(std::uint64_t patience_ns = kRemovalPatienceNs);
+  void shut_down(std::uint64_t patience_ns = kEndPatienceNs);
 
   // What is wrong with a device name, or ok.
   static Status check_name(const std::string& name);
@@ -147,7 +147,9 @@ class Engine {
   void drop_open(MappedDevice& device);
   // After unlink_locked(), without the mutex: drains and destroys the device, tells who waits for
   // it.
-  void finish_removal(MappedDevice& device, std::uint64_t patience_ns = kRemovalPatienceNs);
+  void finish_removal(MappedDevice& device);
+  // A device of shut_down() goes. Not if it went meanwhile.
+  void end(MappedDevice& device);
   // "512:N" as a mapped device's numbers are printed.
   static bool parse_mapped_number(const std::string& word, unsigned& minor);
   void notify_event(MappedDevice& device);

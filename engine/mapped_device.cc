@@ -404,21 +404,12 @@ bool MappedDevice::run_exclusive(const std::function<void()>& work) {
   return true;
 }
 
-// A target may keep bios for something that does not come, as a thin device does for space. In a
-// noflush suspend it gives them back, and they fail with the others that wait.
-void MappedDevice::drain_for_good(const Table& table, std::uint64_t patience_ns) {
+bool MappedDevice::falls_idle(std::uint64_t until_ns) {
   const Env& env = engine_.env();
-  const std::uint64_t until_ns = env.now_ns() + patience_ns;
-  if (wait_idle([&] { return env.now_ns() >= until_ns; })) {
-    return;
-  }
-  table.presuspend_undo();
-  noflush_suspending_.store(true, std::memory_order_release);
-  table.presuspend();
-  wait_idle({});
+  return wait_idle([&] { return env.now_ns() >= until_ns; });
 }
 
-void MappedDevice::destroy(std::uint64_t patience_ns) {
+void MappedDevice::destroy() {
   removed_.store(true, std::memory_order_release);
   std::unique_ptr<Table> live;
   std::unique_ptr<Table> inactive;
@@ -431,11 +422,9 @@ void MappedDevice::destroy(std::uint64_t patience_ns) {
         table->presuspend();
       }
       hold();
+      wait_idle({});
       if (table != nullptr) {
-        drain_for_good(*table, patience_ns);
         table->postsuspend();
-      } else {
-        wait_idle({});
       }
     }
     const std::unique_lock<std::shared_mutex> lock(table_mutex_);

@@ -176,10 +176,10 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // EBUSY while anyone bypasses the engine; else nobody will until allow_bypass().
   Status bar_bypass();
   void allow_bypass();
-  // Called by the engine after the name is gone and nothing is open, or all is to end. Bios that
-  // have not ended after `patience_ns` fail if the targets give them back.
-  void destroy(std::uint64_t patience_ns);
-  void drain_for_good(const Table& table, std::uint64_t patience_ns);
+  // Waits until no bio is under way, or until the environment's clock shows `until_ns`: false.
+  [[nodiscard]] bool falls_idle(std::uint64_t until_ns);
+  // Called by the engine after the name is gone and nothing is open.
+  void destroy();
   // table_mutex_ held.
   [[nodiscard]] const Table* slot_table(Slot slot) const {
     return slot == Slot::kLive ? live_owner_.get() : inactive_.get();

@@ -417,8 +417,15 @@ TEST_F(ThinNoSpace, WipingTheThinTableFailsWhatWaits) {
 TEST_F(ThinNoSpace, TheDaemonsEndFailsWhatWaits) {
   make_full(4);
   fake::AsyncBio& bio = waiting_write();
+  // Through a device above, which goes first.
+  ASSERT_TRUE(harness_.set_table("top", fmt::format("0 {} linear thin 0", 8 * kBlock)).ok());
+  fake::AsyncBio above(harness_.device("top"), kBlock, fake::pattern(8, 1));
+  above.submit();
+  harness_.env().run();
+  EXPECT_FALSE(above.done());
   harness_.engine().shut_down(/*patience_ns=*/0);
   expect_ended(bio, BlkStatus::kIoError);
+  expect_ended(above, BlkStatus::kIoError);
 }
 
 TEST_F(ThinNoSpace, TheDaemonsEndFailsWhatASuspendedPoolHolds) {
