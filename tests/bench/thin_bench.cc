@@ -373,7 +373,7 @@ class Bench {
   void bench_snapshots() {
     fmt::print("create_snap of {} mappings, 4K random I/O going on:\n", set_.mappings);
     print_sync_floor();
-    std::uint32_t id = 1;
+    std::uint32_t& id = next_snapshot_;
     for (const Beside& beside : kBeside) {
       std::atomic<bool> stop{false};
       std::uint64_t done = 0;
@@ -438,7 +438,7 @@ class Bench {
     table("beside", set_.blocks * kBlock, "thin", "large 9000000");
     pass("beside", Op::kWrite, kBlock, set_.blocks, true);
     must(engine_->remove("volume", false));
-    for (std::uint32_t id = 1; id <= 1500; ++id) {
+    for (std::uint32_t id = 1; id < next_snapshot_; ++id) {
       message("large", fmt::format("delete {}", id));
     }
     wait_until_quiet();
@@ -481,6 +481,7 @@ class Bench {
   InstantOpener opener_{make_backing_opener(*env_, {})};
   std::unique_ptr<Engine> engine_;
   std::mt19937_64 random_{1};
+  std::uint32_t next_snapshot_ = 1;  // of the large volume
 };
 
 }  // namespace
