@@ -40,10 +40,13 @@ class Sequential final : public rocksdb::FSSequentialFile {
 
 class RandomAccess final : public rocksdb::FSRandomAccessFile {
  public:
-  RandomAccess(const FaultFs& fs, std::shared_ptr<FaultFs::Inode> inode)
+  RandomAccess(FaultFs& fs, std::shared_ptr<FaultFs::Inode> inode)
       : fs_(fs), inode_(std::move(inode)) {}
   IOStatus Read(std::uint64_t offset, std::size_t n, const IOOptions&, Slice* result, char* scratch,
                 IODebugContext*) const override {
+    if (IOStatus s = fs_.read_part(); !s.ok()) {
+      return s;
+    }
     const std::string data = fs_.read(*inode_, offset, n);
     std::memcpy(scratch, data.data(), data.size());
     *result = Slice(scratch, data.size());
@@ -51,7 +54,7 @@ class RandomAccess final : public rocksdb::FSRandomAccessFile {
   }
 
  private:
-  const FaultFs& fs_;
+  FaultFs& fs_;
   const std::shared_ptr<FaultFs::Inode> inode_;
 };
 
@@ -130,8 +133,15 @@ void FaultFs::cut_at_sync(std::string prefix, std::uint64_t count) {
   struck_ = false;
 }
 
+void FaultFs::fail_read(std::uint64_t count) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  reads_to_fail_ = count;
+  struck_ = false;
+}
+
 void FaultFs::disarm() {
   const std::lock_guard<std::mutex> lock(mutex_);
+  reads_to_fail_ = 0;
   fail_at_ = 0;
   syncs_to_cut_ = 0;
 }
@@ -312,6 +322,15 @@ IOStatus FaultFs::sync_directory() {
 std::string FaultFs::read(const Inode& inode, std::uint64_t offset, std::size_t size) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return offset >= inode.data.size() ? std::string() : inode.data.substr(offset, size);
+}
+
+IOStatus FaultFs::read_part() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (reads_to_fail_ == 0 || --reads_to_fail_ != 0) {
+    return IOStatus::OK();
+  }
+  struck_ = true;
+  return IOStatus::IOError("Input/output error");
 }
 
 IOStatus FaultFs::NewSequentialFile(const std::string& name, const rocksdb::FileOptions&,

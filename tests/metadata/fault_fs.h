@@ -30,6 +30,8 @@ class FaultFs final : public rocksdb::FileSystem {
   // The `count`-th sync from now of a file whose name, without its directory, begins with `prefix`
   // is where the power goes: what that sync was for may have landed in part.
   void cut_at_sync(std::string prefix, std::uint64_t count);
+  // The `count`-th read from now of a part of a file fails with an I/O error.
+  void fail_read(std::uint64_t count);
   void disarm();
   // What the power cut leaves; the file system works again. Nothing may be open.
   void restore_power(std::uint64_t seed);
@@ -100,6 +102,7 @@ class FaultFs final : public rocksdb::FileSystem {
   rocksdb::IOStatus sync(Inode& inode);
   rocksdb::IOStatus sync_directory();
   std::string read(const Inode& inode, std::uint64_t offset, std::size_t size) const;
+  rocksdb::IOStatus read_part();  // before one
 
  private:
   using Names = std::map<std::string, std::shared_ptr<Inode>>;
@@ -125,7 +128,8 @@ class FaultFs final : public rocksdb::FileSystem {
   std::uint64_t fail_times_ = 0;
   Fault fault_ = Fault::kCut;
   std::string cut_prefix_;
-  std::uint64_t syncs_to_cut_ = 0;  // of files with that prefix; 0: none is cut
+  std::uint64_t syncs_to_cut_ = 0;   // of files with that prefix; 0: none is cut
+  std::uint64_t reads_to_fail_ = 0;  // 0: none fails
   bool struck_ = false;
   bool off_ = false;  // after a cut
 };

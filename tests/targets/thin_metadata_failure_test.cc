@@ -189,6 +189,76 @@ INSTANTIATE_TEST_SUITE_P(Faults, ThinMetadataOpening,
                          ::testing::Values(std::pair{FaultFs::Fault::kNoSpace, ENOSPC},
                                            std::pair{FaultFs::Fault::kIoError, EIO}));
 
+// Who asks for what cannot be read is told. A change that cannot be made may end in an abort.
+class ThinMetadataReading : public OnFaultFs {
+ protected:
+  static constexpr sector_t kApart = 1009;  // blocks, so that each has pages of its own
+  static constexpr unsigned kWrites = 900;
+
+  void make_wide() {
+    begin();
+    make_pool(1024);
+    make_thin("thin", 0, 1 << 20);
+    for (unsigned i = 0; i < kWrites; ++i) {
+      ASSERT_EQ(harness_.write("thin", i * kApart * kBlock, fake::pattern(1, i)), BlkStatus::kOk);
+    }
+    reopen();
+  }
+  // It knows nothing then but what opening reads.
+  void reopen() {
+    remove("thin");
+    remove("pool");
+    make_pool(1024);
+    open_thin("thin", 0, 1 << 20);
+  }
+  // Reads what is there and writes beside it. How many bios fail.
+  int use() {
+    int failures = 0;
+    for (unsigned i = 0; i < kWrites; i += 9) {
+      for (const Op op : {Op::kRead, Op::kWrite}) {
+        const sector_t block = i * kApart + (op == Op::kWrite ? 1 : 0);
+        const BlkStatus status = harness_.run_op("thin", op, block * kBlock, 1);
+        EXPECT_TRUE(status == BlkStatus::kOk || status == BlkStatus::kIoError);
+        failures += status == BlkStatus::kOk ? 0 : 1;
+      }
+    }
+    return failures;
+  }
+};
+
+TEST_F(ThinMetadataReading, OfEachPartFailsWhoAsked) {
+  std::uint64_t step = 1;
+  for (bool struck = true; struck && !HasFailure(); ++step) {
+    SCOPED_TRACE(fmt::format("read {}", step));
+    make_wide();
+    fs_->fail_read(step);
+    const int failures = use();
+    struck = fs_->struck();
+    fs_->disarm();
+    EXPECT_EQ(failures != 0, struck);
+    EXPECT_FALSE(failed());
+    if (mode() == "ro") {
+      remove("thin");
+      remove("pool");
+      ThinCheckOptions options;
+      options.env = env_.get();
+      options.clear_needs_check = true;
+      const auto report = check_thin_metadata(dir_ / "meta", options);
+      ASSERT_TRUE(report.ok()) << report.status().message();
+      EXPECT_TRUE(report->clean());
+      make_pool(1024);
+      open_thin("thin", 0, 1 << 20);
+    }
+    EXPECT_EQ(mode(), "rw");
+    for (unsigned i = 0; i < kWrites; ++i) {
+      ASSERT_EQ(harness_.read("thin", i * kApart * kBlock, 1), fake::pattern(1, i)) << i;
+    }
+    remove("thin");
+    remove("pool");
+  }
+  EXPECT_GT(step, 4U) << "little was read";
+}
+
 // Logs are switched and files written all the time, by threads of the database too.
 class ThinMetadataLog : public OnFaultFs, public ::testing::WithParamInterface<unsigned> {
  protected:
