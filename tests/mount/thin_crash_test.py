@@ -160,7 +160,8 @@ class Round:
         self.collect(killed)
         self.check_metadata()
         self.pool.blocks = min(self.pool.blocks + self.random.choice((0, 0, 0, 60)), 1000)
-        self.pool.feature = self.random.choice(("0", "0", "1 error_if_no_space", "1 no_discard_passdown"))
+        self.pool.feature = self.random.choice(
+            ("0", "1 skip_block_zeroing", "1 error_if_no_space", "1 no_discard_passdown"))
         self.mount.start()
         self.pool.bring_up()
         self.check_data()
@@ -203,7 +204,8 @@ class Round:
         for job in (*writers, self.churn):
             at, error = job.error
             assert at >= killed, f"{job.path}: {errno.errorcode[error]} while the daemon lived, {job.log[-1]}"
-        self.histories = {number: History(pool.held[number], writers[2 * i:2 * i + 2])
+        self.stale = "skip_block_zeroing" in pool.feature
+        self.histories = {number: History(pool.held[number], writers[2 * i:2 * i + 2], self.stale)
                           for i, number in enumerate(VOLUMES)}
         pool.messages = max((entry[0] for entry in self.churn.log if entry[1] != NEVER), default=0)
         pool.next_id = self.churn.next_id
@@ -246,7 +248,7 @@ class Round:
             zero = bytes(SECTOR)
             for at in range(0, len(data), SECTOR):
                 got = data[at:at + SECTOR]
-                assert got == zero or got == FIO_BYTES, (
+                assert got in (zero, FIO_BYTES, before[FIO][at:at + SECTOR]) or self.stale, (
                     f"v{number}: sector {at // SECTOR} holds {got[:16].hex()}, which nobody wrote there")
         elif number in VOLUMES:
             self.histories[number].check(f"v{number}", data, self.pool.messages)
