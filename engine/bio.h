@@ -152,6 +152,9 @@ void free_bio(Bio& bio) noexcept;
 // Submits and waits on the calling thread. For control threads and workers, never for queue
 // threads.
 BlkStatus submit_bio_and_wait(Bio& bio) noexcept;
+// Whether the calling thread is inside it: a device below may send other bios from there, for which
+// nobody may take, or try, a lock that a caller of submit_bio_and_wait() could hold.
+bool inside_submit_and_wait() noexcept;
 
 // A list of bios in order, linked through Bio::next. Holds no lock.
 class BioList {

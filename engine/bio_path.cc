@@ -497,14 +497,21 @@ class Waiter final : public Completion {
   bool done_ = false;
 };
 
+thread_local constinit bool is_inside_submit_and_wait = false;
+
 }  // namespace
+
+bool inside_submit_and_wait() noexcept { return is_inside_submit_and_wait; }
 
 BlkStatus submit_bio_and_wait(Bio& bio) noexcept {
   Waiter waiter;
   Completion* const outer = bio.completion;
+  const bool nested = is_inside_submit_and_wait;
   bio.completion = &waiter;
+  is_inside_submit_and_wait = true;
   submit_bio(bio);
   waiter.wait();
+  is_inside_submit_and_wait = nested;
   bio.completion = outer;
   return bio.status();
 }

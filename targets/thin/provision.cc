@@ -74,7 +74,8 @@ bool Pool::provision_now(Bio& bio) noexcept {
   ThinIo& io = bio.per_io<ThinIo>();
   Volume& volume = *io.thin->volume;
   const sector_t offset = bio.sector - io.thin->begin;
-  if (zero_new_blocks_ || mode() != PoolMode::kWrite || holds(bio) ||
+  // A thread that fills a block has these locks already.
+  if (inside_submit_and_wait() || zero_new_blocks_ || mode() != PoolMode::kWrite || holds(bio) ||
       io.block * block_sectors_ < io.thin->origin_sectors.load(std::memory_order_relaxed) ||
       metadata_->free_data_blocks() <= low_water_blocks_ || messages_ != 0) {
     return false;

@@ -2,6 +2,7 @@
 // give blocks on a worker.
 #include <atomic>
 #include <thread>
+#include <utility>
 
 #include "targets/targets.h"
 #include "tests/targets/thin_support.h"
@@ -79,6 +80,42 @@ TEST_F(ThinNow, ASuspendedPoolHoldsThem) {
   harness_.env().run();
   EXPECT_TRUE(bio.done());
   EXPECT_EQ(used(), "2/128");
+}
+
+// A memory that sends another bio first whenever it is read.
+class SendsAnother final : public BlockDevice {
+ public:
+  void submit(Bio& bio) noexcept override {
+    if (fake::AsyncBio* const bio_first = std::exchange(first, nullptr); bio_first != nullptr) {
+      done_at_once = bio_first->submit().done();
+    }
+    memory_.submit(bio);
+  }
+  [[nodiscard]] sector_t size_sectors() const override { return memory_.size_sectors(); }
+  [[nodiscard]] QueueLimits limits() const override { return memory_.limits(); }
+  [[nodiscard]] std::string table_name() const override { return memory_.table_name(); }
+
+  fake::AsyncBio* first = nullptr;
+  bool done_at_once = false;
+
+ private:
+  fake::MemDev memory_{"another", std::uint64_t{256} * 128};
+};
+
+TEST_F(ThinNow, AThreadThatFillsABlockGivesNone) {
+  SendsAnother origin;
+  harness_.opener().add("another", origin);
+  make_pool(128, kNoZeroing);
+  make_thin("copied", 1, 512, "another");
+  EXPECT_FALSE(at_once("copied", 300)) << "the first of all";
+  EXPECT_TRUE(at_once("copied", 301));
+  fake::AsyncBio inner(harness_.device("copied"), 302 * kBlock, fake::pattern(8, 1));
+  origin.first = &inner;
+  EXPECT_FALSE(at_once("copied", 1)) << "of the origin's blocks";
+  EXPECT_EQ(origin.first, nullptr);
+  EXPECT_FALSE(origin.done_at_once);
+  EXPECT_EQ(inner.status(), BlkStatus::kOk);
+  EXPECT_EQ(used(), "4/128");
 }
 
 // The message's commit is kept waiting for the data device's flush.
