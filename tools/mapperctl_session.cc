@@ -25,16 +25,26 @@ Client* Session::client() {
     return nullptr;
   }
   if (const Reply reply = transport_->connect(); !reply.ok()) {
-    fmt::print(err(), "{}: open failed: {}\n", transport_->path_of("control"),
-               std::strerror(reply.err));
-    fmt::print(err(), "Failure to communicate with mapperfs.\n");
-    if (reply.err == ENOENT) {
-      fmt::print(err(), "Check that a mapperfs is mounted on {}.\n", transport_->path_of(""));
-    }
+    say_no_mount(reply);
     return nullptr;
   }
   client_.emplace(*transport_);
   return &*client_;
+}
+
+void Session::say_no_mount(const Reply& reply) {
+  fmt::print(err(), "{}: open failed: {}\n", transport_->path_of("control"),
+             std::strerror(reply.err));
+  fmt::print(err(), "Failure to communicate with mapperfs.\n");
+  const std::string place = transport_->path_of("");
+  if (!reply.text.empty()) {
+    fmt::print(err(), "mapperctl: {}\n", reply.text);
+  } else if (reply.err == ENOENT) {
+    fmt::print(err(), "Check that a mapperfs is mounted on {}.\n", place);
+  } else if (reply.err == ENOTCONN) {
+    fmt::print(err(), "The daemon of this mount is gone: fusermount3 -u {} takes it away.\n",
+               place);
+  }
 }
 
 bool Session::fail(std::string_view sentence) {

@@ -79,6 +79,8 @@ class Session {
   std::optional<Selected> select(const std::string* word, std::string_view verb);
 
  private:
+  // Why `transport_` did not connect, and what to do about it.
+  void say_no_mount(const Reply& reply);
   // A path's last part when it stands for a device; nothing after an error.
   std::optional<std::string_view> strip_directory(std::string_view word);
   std::optional<Selected> select_from_list(std::string_view verb);

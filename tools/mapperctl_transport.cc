@@ -2,7 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <poll.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +14,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -61,25 +66,57 @@ std::string unescape_octal(std::string_view text) {
   return plain;
 }
 
-// The mount point of one line of mountinfo when it is a mapperfs.
-std::optional<std::string> mapperfs_mount_point(std::string_view line) {
+struct MountLine {
+  std::string_view device;  // MAJOR:MINOR
+  std::string point;
+};
+
+// One line of mountinfo when it is a mapperfs.
+std::optional<MountLine> mapperfs_mount(std::string_view line) {
   const size_t dash = line.find(" - ");
   if (dash == std::string_view::npos) return std::nullopt;
   const std::string_view type = line.substr(dash + 3);
   if (type.substr(0, type.find(' ')) != "fuse.mapperfs") return std::nullopt;
-  for (int field = 0; field < 4; ++field) line.remove_prefix(line.find(' ') + 1);
-  return unescape_octal(line.substr(0, line.find(' ')));
+  const auto next = [&line] {
+    const std::string_view word = line.substr(0, line.find(' '));
+    line.remove_prefix(std::min(word.size() + 1, line.size()));
+    return word;
+  };
+  next();
+  next();
+  MountLine mount;
+  mount.device = next();
+  next();
+  mount.point = unescape_octal(next());
+  return mount;
+}
+
+// Calls `take` with every mapperfs of `mountinfo`.
+template <class Take>
+void for_each_mapperfs(std::string_view mountinfo, const Take& take) {
+  while (!mountinfo.empty()) {
+    const size_t end = mountinfo.find('\n');
+    if (auto mount = mapperfs_mount(mountinfo.substr(0, end))) take(std::move(*mount));
+    mountinfo.remove_prefix(end == std::string_view::npos ? mountinfo.size() : end + 1);
+  }
 }
 
 class MountTransport final : public Transport {
  public:
-  explicit MountTransport(std::string path) : path_(std::move(path)) {}
+  MountTransport(std::string path, MountCheck check)
+      : path_(std::move(path)), check_(std::move(check)) {}
 
+  // Commands written to somebody's plain file would be lost, and look as if they were obeyed.
   Reply connect() override {
-    if (!control_) {
-      control_ = UniqueFd(::open(path_of("control").c_str(), O_RDWR | O_CLOEXEC));
+    if (control_) return {};
+    UniqueFd control(::open(path_of("control").c_str(), O_RDWR | O_CLOEXEC));
+    if (!control) return {errno, {}};
+    if (Reply reply = check_(control.get()); !reply.ok()) {
+      reply.text = fmt::format("{} is no mapperfs mount: {}", path_, reply.text);
+      return reply;
     }
-    return {control_ ? 0 : errno, {}};
+    control_ = std::move(control);
+    return {};
   }
 
   Reply command(std::string_view lines) override {
@@ -125,6 +162,7 @@ class MountTransport final : public Transport {
   }
 
   std::string path_;
+  MountCheck check_;
   UniqueFd control_;
 };
 
@@ -135,15 +173,11 @@ FoundMount choose_mount(std::string_view option, const char* environment,
   if (!option.empty()) return {std::string(option), {}};
   if (environment != nullptr && *environment != '\0') return {environment, {}};
   std::vector<std::string> mounts;
-  while (!mountinfo.empty()) {
-    const size_t end = mountinfo.find('\n');
-    if (auto point = mapperfs_mount_point(mountinfo.substr(0, end))) {
-      if (std::find(mounts.begin(), mounts.end(), *point) == mounts.end()) {
-        mounts.push_back(std::move(*point));
-      }
+  for_each_mapperfs(mountinfo, [&mounts](MountLine mount) {
+    if (std::find(mounts.begin(), mounts.end(), mount.point) == mounts.end()) {
+      mounts.push_back(std::move(mount.point));
     }
-    mountinfo.remove_prefix(end == std::string_view::npos ? mountinfo.size() : end + 1);
-  }
+  });
   if (mounts.size() == 1) return {std::move(mounts.front()), {}};
   if (mounts.empty()) {
     return {{},
@@ -155,8 +189,31 @@ FoundMount choose_mount(std::string_view option, const char* environment,
                       mounts.size(), fmt::join(mounts, ", "))};
 }
 
-std::unique_ptr<Transport> open_mount(std::string path) {
-  return std::make_unique<MountTransport>(std::move(path));
+bool is_mapperfs_device(dev_t device, std::string_view mountinfo) {
+  const std::string number = fmt::format("{}:{}", major(device), minor(device));
+  bool found = false;
+  for_each_mapperfs(mountinfo, [&](const MountLine& mount) { found |= mount.device == number; });
+  return found;
+}
+
+Reply check_mapperfs(int fd) {
+  struct statfs system {};
+  struct stat file {};
+  if (::fstatfs(fd, &system) != 0 || ::fstat(fd, &file) != 0) {
+    return {errno, std::strerror(errno)};
+  }
+  if (system.f_type != FUSE_SUPER_MAGIC) {
+    return {ENODEV, "a plain file `control` lies there"};
+  }
+  const Reply mountinfo = read_whole_file("/proc/self/mountinfo");
+  if (mountinfo.ok() && !is_mapperfs_device(file.st_dev, mountinfo.text)) {
+    return {ENODEV, "its file `control` lies in another FUSE file system"};
+  }
+  return {};
+}
+
+std::unique_ptr<Transport> open_mount(std::string path, MountCheck check) {
+  return std::make_unique<MountTransport>(std::move(path), std::move(check));
 }
 
 Reply read_whole_file(const std::string& path) {

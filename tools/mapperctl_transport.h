@@ -2,6 +2,9 @@
 // it. The interface exists so that tests stand in for a mount; docs/control.md is the protocol.
 #pragma once
 
+#include <sys/types.h>
+
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -48,8 +51,18 @@ struct FoundMount {
 FoundMount choose_mount(std::string_view option, const char* environment,
                         std::string_view mountinfo);
 
-// Opens nothing yet: the first call does, and its Reply says when that fails.
-std::unique_ptr<Transport> open_mount(std::string path);
+// Whether an open file lies in a mapperfs: errno (0: it does) and the sentence that says why not.
+using MountCheck = std::function<Reply(int fd)>;
+
+// ENODEV for a file of any other file system. Asks the file's own file system and
+// /proc/self/mountinfo; where that cannot be read, FUSE of any kind will do.
+Reply check_mapperfs(int fd);
+// The same, told the file's device number and the text of mountinfo.
+bool is_mapperfs_device(dev_t device, std::string_view mountinfo);
+
+// Opens nothing yet: the first call does, and its Reply says when that fails. `check` is asked
+// about `control` before a byte is written to it: tests put a plain folder in a mount's place.
+std::unique_ptr<Transport> open_mount(std::string path, MountCheck check = check_mapperfs);
 
 // The text of a whole file, errno in the Reply.
 Reply read_whole_file(const std::string& path);

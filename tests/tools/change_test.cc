@@ -338,5 +338,12 @@ TEST(AnyVerb, SaysWhenNothingIsMounted) {
             "Check that a mapperfs is mounted on /mnt/fake.\nCommand failed.\n");
 }
 
+TEST(AnyVerb, SaysHowToTakeADeadMountAway) {
+  FakeMount mount;
+  mount.unreachable(ENOTCONN);
+  const auto run = mount.run({"mapperctl", "ls"});
+  EXPECT_NE(run.err.find("fusermount3 -u /mnt/fake takes it away"), std::string::npos) << run.err;
+}
+
 }  // namespace
 }  // namespace mapperctl

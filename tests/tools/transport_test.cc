@@ -1,6 +1,7 @@
 // The mount is looked for in text, and the real transport runs over a plain directory: a regular
 // file `control` gives back what was written, which shows how a transaction is cut into writes.
 #include <gtest/gtest.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +16,9 @@ namespace {
 constexpr char kOneMount[] =
     "22 1 0:21 / /proc rw - proc proc rw\n"
     "40 22 0:50 / /mnt/my\\040disks rw,nosuid - fuse.mapperfs mapperfs rw\n";
+// A plain folder in a mount's place.
+Reply take_any(int) { return {}; }
+
 constexpr char kOtherFuse[] = "41 22 0:51 / /mnt/other rw - fuse.sshfs x rw\n";
 
 class TransportTest : public testing::Test {
@@ -58,7 +62,7 @@ TEST(ChooseMount, DoesNotChooseAmongSeveral) {
 
 TEST_F(TransportTest, WritesACommandAtOnceAndReadsTheReply) {
   write("control", "");
-  const Reply reply = open_mount(directory_)->command("list\n");
+  const Reply reply = open_mount(directory_, take_any)->command("list\n");
   EXPECT_TRUE(reply.ok());
   EXPECT_EQ(reply.text, "list\n");
 }
@@ -66,13 +70,32 @@ TEST_F(TransportTest, WritesACommandAtOnceAndReadsTheReply) {
 TEST_F(TransportTest, CollectsLongTransactions) {
   write("control", "");
   const std::string line(100 * 1024, 'x');
-  const Reply reply = open_mount(directory_)->command(line + "\n");
+  const Reply reply = open_mount(directory_, take_any)->command(line + "\n");
   EXPECT_TRUE(reply.ok());
   EXPECT_EQ(reply.text, "begin\n" + line + "\n\ncommit\n");
 }
 
 TEST_F(TransportTest, ReportsAMissingMount) {
   EXPECT_EQ(open_mount(directory_ + "/nowhere")->connect().err, ENOENT);
+}
+
+TEST_F(TransportTest, WritesNothingIntoAPlainFile) {
+  write("control", "");
+  const auto mount = open_mount(directory_);
+  const Reply connected = mount->connect();
+  EXPECT_EQ(connected.err, ENODEV);
+  EXPECT_EQ(connected.text,
+            directory_ + " is no mapperfs mount: a plain file `control` lies there");
+  EXPECT_EQ(mount->command("create x\n").err, ENODEV);
+  EXPECT_EQ(read_whole_file(directory_ + "/control").text, "");
+}
+
+TEST(IsMapperfsDevice, WantsItsTypeAndNumber) {
+  const std::string mountinfo = std::string(kOneMount) + kOtherFuse;
+  EXPECT_TRUE(is_mapperfs_device(makedev(0, 50), mountinfo));
+  EXPECT_FALSE(is_mapperfs_device(makedev(0, 51), mountinfo)) << "another FUSE file system";
+  EXPECT_FALSE(is_mapperfs_device(makedev(0, 21), mountinfo));
+  EXPECT_FALSE(is_mapperfs_device(makedev(0, 50), ""));
 }
 
 TEST_F(TransportTest, ReadsFiles) {
