@@ -16,10 +16,10 @@ std::string_view take_until(std::string_view& text, char separator) {
   return part;
 }
 
-// The next word as it is written, escapes kept; the blank after it is taken away too.
-std::string_view take_word(std::string_view& text) {
+// The next word as it is written, escapes kept; the separator after it is taken away too.
+std::string_view take_word(std::string_view& text, std::string_view separators = " \t") {
   size_t end = 0;
-  while (end < text.size() && text[end] != ' ' && text[end] != '\t') {
+  while (end < text.size() && separators.find(text[end]) == std::string_view::npos) {
     end += text[end] == '\\' ? 2 : 1;
   }
   end = std::min(end, text.size());
@@ -63,9 +63,13 @@ std::vector<Dep> parse_deps(std::string_view text) {
 
 std::string escape_word(std::string_view raw) {
   std::string escaped;
-  for (const char c : raw) {
-    const bool leading_hash = c == '#' && escaped.empty();
-    if (c == ' ' || c == '\t' || c == '\\' || leading_hash) escaped.push_back('\\');
+  for (size_t i = 0; i < raw.size(); ++i) {
+    const char c = raw[i];
+    const bool first_special = i == 0 && (c == '#' || c == '-');
+    const bool last_colon = i + 1 == raw.size() && c == ':';
+    if (c == ' ' || c == '\t' || c == '\\' || first_special || last_colon) {
+      escaped.push_back('\\');
+    }
     escaped.push_back(c);
   }
   return escaped;
@@ -83,7 +87,8 @@ std::string unescape_word(std::string_view escaped) {
 std::optional<Device> parse_list_line(std::string_view line) {
   constexpr size_t kNeededFields = 10;
   std::vector<std::string_view> fields;
-  while (!line.empty()) fields.push_back(take_until(line, '\t'));
+  // A tab that is a name's own has a backslash before it.
+  while (!line.empty()) fields.push_back(take_word(line, "\t"));
   if (fields.size() < kNeededFields) return std::nullopt;
   fields.resize(13);
   Device device;

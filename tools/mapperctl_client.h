@@ -69,7 +69,8 @@ struct TableQuery {
   bool noflush = false;
 };
 
-// Words of the protocol: blanks and backslashes of `raw` get a backslash, and so does a leading #.
+// Words of the protocol: what would end the word or make it a comment, an option or the beginning
+// of a table line gets a backslash: blanks, backslashes, a # or - at the front, a colon at the end.
 std::string escape_word(std::string_view raw);
 std::string unescape_word(std::string_view escaped);
 

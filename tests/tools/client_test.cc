@@ -8,6 +8,9 @@ namespace {
 TEST(EscapeWord, QuotesWhatWouldEndTheWord) {
   EXPECT_EQ(escape_word("a b\\c"), "a\\ b\\\\c");
   EXPECT_EQ(escape_word("#x#"), "\\#x#");
+  EXPECT_EQ(escape_word("--force"), "\\--force");
+  EXPECT_EQ(escape_word("a:b:"), "a:b\\:");
+  EXPECT_EQ(unescape_word(escape_word("-:")), "-:");
   EXPECT_EQ(unescape_word(escape_word("#a b\\x20\tc")), "#a b\\x20\tc");
 }
 
@@ -28,6 +31,15 @@ TEST(ParseListLine, ReadsEveryField) {
   EXPECT_EQ(device->deps[1].name, "/dev/sda");
   EXPECT_TRUE(device->deps[2].is_file());
   EXPECT_EQ(device->deps[2].name, "/data/x y");
+}
+
+TEST(ParseListLine, TakesATabOfANameForNoSeparator) {
+  const auto device = parse_list_line("t\\\tb\tu\\\tv\t253\t7\tL--w\t0\t0\t1\t256\t8\t\t\t");
+  ASSERT_TRUE(device);
+  EXPECT_EQ(device->name, "t\tb");
+  EXPECT_EQ(device->uuid, "u\tv");
+  EXPECT_EQ(device->minor, 7);
+  EXPECT_EQ(device->size, 8U);
 }
 
 TEST(ParseListLine, RefusesAShortLine) { EXPECT_FALSE(parse_list_line("a\tb\tc")); }
