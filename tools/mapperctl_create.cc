@@ -3,14 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <sstream>
 
+#include "tools/mapperctl_paths.h"
 #include "tools/mapperctl_verbs.h"
 
 namespace mapperctl {
@@ -53,35 +52,6 @@ std::optional<std::vector<TableLine>> read_table(Session& session, const std::st
     return std::nullopt;
   }
   return std::move(parsed.lines);
-}
-
-// Scripts name mapped devices as /dev/mapper/NAME. Where NAME is a device of this mount, that is
-// the one which is meant: a real /dev/mapper belongs to the kernel, which knows nothing of it.
-std::string translate_path(const std::string& word, const std::vector<Device>& devices) {
-  constexpr std::string_view kDirectory = "/dev/mapper/";
-  if (word.rfind(kDirectory, 0) != 0) return word;
-  const std::string name = word.substr(kDirectory.size());
-  for (const Device& device : devices) {
-    if (device.name == name) return escape_word(device.name);
-  }
-  return word;
-}
-
-void translate_paths(Client& client, std::vector<TableLine>& table) {
-  const auto has_path = [](const TableLine& line) {
-    return line.params.find("/dev/mapper/") != std::string::npos;
-  };
-  if (std::none_of(table.begin(), table.end(), has_path)) return;
-  const auto devices = client.list();
-  for (TableLine& line : table) {
-    if (!has_path(line)) continue;
-    std::istringstream words(line.params);
-    std::string translated;
-    for (std::string word; words >> word;) {
-      translated += (translated.empty() ? "" : " ") + translate_path(word, devices.value);
-    }
-    line.params = std::move(translated);
-  }
 }
 
 // The major number of mapped devices, which a new device's error shows beside the minor asked for.
@@ -148,7 +118,7 @@ bool set_owner_and_mode(Session& session, Client& client, const NewDevice& devic
 bool create_device(Session& session, NewDevice device) {
   Client* const client = session.client();
   if (client == nullptr) return false;
-  translate_paths(*client, device.table);
+  replace_paths(*client, device.table);
   if (const Reply created = create_bare(*client, device); !created.ok()) {
     DeviceIdent ident{device.shown_name, device.shown_uuid, {}, device.minor};
     if (device.minor) ident.major = device.major ? *device.major : mapped_major(*client);
@@ -241,7 +211,7 @@ bool verb_load(Session& session, const Args& args) {
   if (!table) return false;
   const auto device = session.select(by_number ? nullptr : &args[0], "reload");
   if (!device) return false;
-  translate_paths(*session.client(), *table);
+  replace_paths(*session.client(), *table);
   const Reply reply = load_table(*session.client(), device->name, opt.read_only, *table);
   if (!reply.ok()) return session.ioctl_failed("reload", device->ident, reply);
   return opt.verbose == 0 || print_info_of(session, device->name);
