@@ -27,7 +27,10 @@ class FakeMount::FakeTransport final : public Transport {
   Reply read_file(const std::string& path) override {
     const auto file = mount_.files_.find(path);
     if (file == mount_.files_.end()) return {ENOENT, {}};
-    return {0, file->second};
+    std::vector<std::string>& texts = file->second;
+    Reply reply{0, texts.front()};
+    if (texts.size() > 1) texts.erase(texts.begin());
+    return reply;
   }
 
   Reply wait_event(const std::string& name, unsigned long event_nr) override {

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tools/mapperctl_transport.h"
@@ -16,7 +17,11 @@ class FakeMount {
   // `command` is the text of a transaction without its last line end.
   void answer(const std::string& command, const std::string& text);
   void refuse(const std::string& command, int err, const std::string& sentence = {});
-  void file(const std::string& path, const std::string& text) { files_[path] = text; }
+  void file(const std::string& path, const std::string& text) { files_[path] = {text}; }
+  // The same, of a file that changes: each reading takes the next text, and the last one stays.
+  void file_changes(const std::string& path, std::vector<std::string> texts) {
+    files_[path] = std::move(texts);
+  }
   void unreachable(int err) { connect_err_ = err; }
 
   // A device: its line of `list`, fields separated by tabs, for `list` and `list NAME`.
@@ -36,7 +41,7 @@ class FakeMount {
   class FakeTransport;
 
   std::map<std::string, Reply> replies_;
-  std::map<std::string, std::string> files_;
+  std::map<std::string, std::vector<std::string>> files_;
   std::map<std::string, std::string> device_lines_;
   std::vector<std::string> commands_;
   int connect_err_ = 0;

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "tests/tools/fake_mount.h"
 
@@ -247,6 +250,68 @@ TEST_F(ShowTest, TopShowsEveryDevice) {
   const auto run = mount_.run({"mapperctl", "top", "--once", "--interval", "0.01"});
   EXPECT_EQ(run.status, 0) << run.err;
   EXPECT_NE(run.out.find("\nd1               "), std::string::npos) << run.out;
+}
+
+// Fields of sys/NAME/stats: reads, merged, sectors, ms; writes, merged, sectors, ms; in flight,
+// busy ms, queue ms; discards, merged, sectors, ms; flushes, ms.
+class TopTest : public ShowTest {
+ protected:
+  // Grows by 1000 reads of 8 sectors in 4000 ms, 500 writes of 16 sectors in 1250 ms; 3 ms busy.
+  void SetUp() override {
+    ShowTest::SetUp();
+    mount_.file_changes("sys/d1/stats",
+                        {"10 1 80 40 20 1 320 50 3 100 90 5 1 5 5 5 5\n",
+                         "1010 1 8080 4040 520 1 8320 1300 7 103 5340 9 1 9 9 9 9\n"});
+  }
+  // The value of "key" in the JSON of one device.
+  static double value(const std::string& json, const std::string& key) {
+    const size_t at = json.find("\"" + key + "\": ");
+    EXPECT_NE(at, std::string::npos) << key << " in " << json;
+    return at == std::string::npos ? 0 : std::stod(json.substr(at + key.size() + 4));
+  }
+};
+
+TEST_F(TopTest, EveryColumnComesFromItsOwnField) {
+  const auto run = mount_.run({"mapperctl", "--json", "top", "--once", "--interval", "0.01"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  const std::string d1 = run.out.substr(run.out.find("\"d1\""));
+  // How long it was between the two readings is the clock's affair; all rates are of that time.
+  const double seconds = 1000 / value(d1, "reads_per_second");
+  ASSERT_GE(seconds, 0.01);
+  const double rounding = 0.006 + 0.001 / seconds;
+  EXPECT_NEAR(value(d1, "writes_per_second"), 500 / seconds, rounding);
+  EXPECT_NEAR(value(d1, "read_mib_per_second"), 8000 / 2048.0 / seconds, rounding);
+  EXPECT_NEAR(value(d1, "write_mib_per_second"), 8000 / 2048.0 / seconds, rounding);
+  EXPECT_NEAR(value(d1, "busy_percent"), 0.3 / seconds, rounding);
+  EXPECT_DOUBLE_EQ(value(d1, "read_wait_ms"), 4);
+  EXPECT_DOUBLE_EQ(value(d1, "write_wait_ms"), 2.5);
+  EXPECT_DOUBLE_EQ(value(d1, "in_flight"), 7);
+}
+
+TEST_F(TopTest, PrintsTheColumnsInTheOrderOfTheirHeadings) {
+  const auto run = mount_.run({"mapperctl", "top", "--once", "--interval", "0.01"});
+  std::istringstream words(run.out);
+  std::vector<std::string> heading(9);
+  for (std::string& word : heading) words >> word;
+  EXPECT_EQ(heading, std::vector<std::string>({"Name", "r/s", "w/s", "rMiB/s", "wMiB/s", "r_ms",
+                                               "w_ms", "InFl", "Busy%"}));
+  std::vector<std::string> row(9);
+  for (std::string& word : row) words >> word;
+  EXPECT_EQ(row[0], "d1");
+  EXPECT_NEAR(std::stod(row[1]), 2 * std::stod(row[2]), 2);
+  EXPECT_EQ(row[3], row[4]);
+  EXPECT_EQ(row[5], "4.00");
+  EXPECT_EQ(row[6], "2.50");
+  EXPECT_EQ(row[7], "7");
+  EXPECT_GT(std::stod(row[8]), 0);
+  EXPECT_LE(std::stod(row[8]), 30.0);
+}
+
+TEST_F(TopTest, BusyIsNeverMoreThanAllOfTheTime) {
+  mount_.file_changes("sys/d1/stats", {"0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+                                       "1 0 8 1 0 0 0 0 1 90000 0 0 0 0 0 0 0\n"});
+  const auto run = mount_.run({"mapperctl", "--json", "top", "--once", "--interval", "0.01"});
+  EXPECT_DOUBLE_EQ(value(run.out.substr(run.out.find("\"d1\"")), "busy_percent"), 100);
 }
 
 TEST_F(ShowTest, LogIsTheDaemons) {
