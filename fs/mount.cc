@@ -12,6 +12,7 @@
 #include <cstring>
 #include <mutex>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "fs/file_system.h"
@@ -23,29 +24,37 @@ namespace {
 // otherwise. libfuse's log function has no context of its own, so this is the process's.
 class LibraryLog {
  public:
+  // Null: lines are only kept for take_last().
   void attach(EngineLog* log) {
     const std::lock_guard lock(mutex_);
     log_ = log;
+    line_.clear();
     last_.clear();
   }
-  void add(std::string line) {
-    while (!line.empty() && line.back() == '\n') {
-      line.pop_back();
-    }
+  // A line may come in pieces; its end completes it.
+  void add(std::string_view piece) {
     const std::lock_guard lock(mutex_);
-    if (log_ != nullptr) {
-      log_->add(line);
+    line_ += piece;
+    if (line_.empty() || line_.back() != '\n') {
+      return;
     }
-    last_ = std::move(line);
+    while (!line_.empty() && line_.back() == '\n') {
+      line_.pop_back();
+    }
+    if (log_ != nullptr) {
+      log_->add(line_);
+    }
+    last_ = std::exchange(line_, {});
   }
   std::string take_last() {
     const std::lock_guard lock(mutex_);
-    return std::exchange(last_, {});
+    return std::exchange(last_.empty() ? line_ : last_, {});
   }
 
  private:
   std::mutex mutex_;
   EngineLog* log_ = nullptr;
+  std::string line_;  // what is not ended yet
   std::string last_;
 };
 
@@ -86,6 +95,17 @@ bool take_answers(fuse_session& session) {
   const int result = fuse_session_custom_io(&session, &io, fuse_session_fd(&session));
 #endif
   return result == 0;
+}
+
+// Why libfuse made no session, in words that do without its quotes.
+std::string session_refused(const std::string& options, const std::string& why) {
+  constexpr std::string_view kUnknown = "fuse: unknown option(s): `-o ";
+  if (why.starts_with(kUnknown) && why.ends_with('\'')) {
+    return fmt::format("unknown mount option: {}",
+                       why.substr(kUnknown.size(), why.size() - kUnknown.size() - 1));
+  }
+  return fmt::format("no FUSE session with the options \"{}\"{}{}", options,
+                     why.empty() ? "" : ": ", why);
 }
 
 Transport::Options transport_options(const MountOptions& options) {
@@ -131,7 +151,7 @@ Result<std::unique_ptr<Mount>> Mount::make(Engine& engine, MountOptions options)
 
 Status Mount::make_session() {
   fuse_set_log_func(take_library_log);
-  library_log().attach(&engine_.log());
+  library_log().attach(nullptr);  // a complaint now is a part of the sentence below
   std::string list =
       fmt::format("fsname={},subtype=mapperfs,default_permissions", options_.fs_name);
   for (const std::string& option : options_.fuse_options) {
@@ -142,10 +162,12 @@ Status Mount::make_session() {
   session_ =
       fuse_session_new(&args, &FileSystem::operations(), sizeof(fuse_lowlevel_ops), fs_.get());
   fuse_opt_free_args(&args);
+  const std::string why = library_log().take_last();
   if (session_ == nullptr) {
-    const std::string why = library_log().take_last();
-    return {EINVAL, fmt::format("no FUSE session with the options \"{}\"{}{}", list,
-                                why.empty() ? "" : ": ", why)};
+    return {EINVAL, session_refused(list, why)};
+  }
+  if (!why.empty()) {
+    engine_.log().add(why);
   }
   fs_->set_session(session_);
   return {};
@@ -159,6 +181,7 @@ Status Mount::serve() {
     return {EIO, fmt::format("cannot mount on {}{}{}", options_.mount_point,
                              why.empty() ? "" : ": ", why)};
   }
+  library_log().attach(&engine_.log());
   const bool routed = take_answers(*session_);
   const int error = transport_.serve(fuse_session_fd(session_), routed, *fs_);
   fs_->begin_stop();
