@@ -1,14 +1,18 @@
 #include "tools/daemon_options.h"
 
 #include <fmt/format.h>
+#include <mntent.h>
+#include <sys/vfs.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <system_error>
 
 #include "fs/mount.h"
@@ -85,17 +89,56 @@ std::string version_text() {
   return fmt::format("mapperfs {}\nlibfuse {}", MAPPERFS_VERSION, libfuse_version());
 }
 
+constexpr std::array<std::string_view, 5> kLogLevels = {"debug", "info", "warn", "error", "off"};
+
+Status check_log_level(const std::string& level) {
+  if (std::find(kLogLevels.begin(), kLogLevels.end(), level) != kLogLevels.end()) {
+    return {};
+  }
+  return {EINVAL,
+          fmt::format("log level \"{}\" is none of {}", level, fmt::join(kLogLevels, ", "))};
+}
+
+struct CloseMounts {
+  void operator()(FILE* mounts) const { ::endmntent(mounts); }
+};
+
+// True where the mount that is seen at `place` (canonical), the last one there, is a mapperfs.
+bool is_mapperfs(const std::string& place) {
+  const std::unique_ptr<FILE, CloseMounts> mounts(::setmntent("/proc/self/mounts", "r"));
+  bool found = false;
+  while (const mntent* mount = mounts ? ::getmntent(mounts.get()) : nullptr) {
+    if (place == mount->mnt_dir) {
+      found = std::string_view(mount->mnt_type) == "fuse.mapperfs";
+    }
+  }
+  return found;
+}
+
 // The mount point as the kernel will name it.
-Status find_mount_point(const std::string& path, std::string& canonical) {
+Status find_mount_point(const std::string& path, bool over_another, std::string& canonical) {
   std::error_code error;
   const std::filesystem::path found = std::filesystem::canonical(path, error);
+  const bool directory = !error && std::filesystem::is_directory(found, error);
+  // What stat() says of a mount may be remembered for a while after its daemon died.
+  struct statfs system {};
+  if (error.value() == ENOTCONN || (::statfs(path.c_str(), &system) != 0 && errno == ENOTCONN)) {
+    return {ENOTCONN, fmt::format("mount point {}: the daemon that was mounted there is gone; "
+                                  "\"fusermount3 -u {}\" takes its mount away",
+                                  path, path)};
+  }
   if (error) {
     return {error.value(), fmt::format("mount point {}: {}", path, error.message())};
   }
-  if (!std::filesystem::is_directory(found, error)) {
+  if (!directory) {
     return {ENOTDIR, fmt::format("mount point {} is no directory", path)};
   }
   canonical = found.string();
+  if (!over_another && is_mapperfs(canonical)) {
+    return {EBUSY, fmt::format("mount point {}: a mapperfs is mounted there already; end it with "
+                               "\"fusermount3 -u {}\", or hide it with -o nonempty",
+                               path, path)};
+  }
   return {};
 }
 
@@ -137,6 +180,9 @@ Status take_mount_option(const std::string& option, DaemonOptions& options) {
     options.tables = value;
   } else if (key == "log_level") {
     options.log_level = value;
+    return check_log_level(value);
+  } else if (option == "nonempty") {
+    options.over_another = true;
   } else if (key == "fsname") {
     options.fs_name = value;
   } else if (key != "subtype") {
@@ -157,36 +203,43 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
   app.add_option("place", places,
                  "[NAME] MOUNT_POINT; NAME stands in the mount table's first column")
       ->expected(1, 2)
-      ->required()
+      ->required()  // without this, -o LIST would take it for a second list
       ->option_text("[NAME] MOUNT_POINT");
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
   app.add_option(
          "-o", lists,
          "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
          "io_uring_q_depth=N, cache, passthrough, tables=FILE, log_level=LEVEL, thin_cache=SIZE, "
-         "thin_no_space_timeout=SECONDS, and those of mount(8) and libfuse (allow_other, "
+         "thin_no_space_timeout=SECONDS, nonempty, and those of mount(8) and libfuse (allow_other, "
          "allow_root, ro, ...)")
       ->option_text("LIST");
   app.add_option("--tables", options.tables,
                  "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave");
   app.add_option("--transport", options.transport, "auto, dev or uring");
-  app.add_option("--max-write", max_write, "largest request in bytes, 132K to 1M");
-  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")
-      ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
+  app.add_option("--max-write", max_write,
+                 "largest request in bytes, 132K to 1M; the largest "
+                 "write to control is 4K less");
+  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off");
   app.set_version_flag("-V,--version", version_text());
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError&) {
+    fmt::print(stderr, "mapperfs: no mount point was given; mapperfs --help tells more\n");
+    exit_code = 1;
+    return std::nullopt;
   } catch (const CLI::ParseError& error) {
     exit_code = app.exit(error) == 0 ? 0 : 1;
     return std::nullopt;
   }
-  options.mount_point = places.back();
   if (places.size() == 2) {
     options.fs_name = places.front();
   }
   Status status = max_write.empty() ? Status() : parse_max_write(max_write, options.max_write);
   if (status.ok()) {
     status = parse_transport(options.transport).status();
+  }
+  if (status.ok()) {
+    status = check_log_level(options.log_level);
   }
   for (const std::string& list : lists) {
     std::string_view rest = list;
@@ -197,7 +250,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
     }
   }
   if (status.ok()) {
-    status = find_mount_point(places.back(), options.mount_point);
+    status = find_mount_point(places.back(), options.over_another, options.mount_point);
   }
   if (!status.ok()) {
     fmt::print(stderr, "mapperfs: {}\n", status.message());
