@@ -16,6 +16,9 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
 
 #include "engine/backing.h"
 #include "engine/engine.h"
@@ -50,7 +53,7 @@ void allow_many_files() {
   }
 }
 
-Status bring_up(ControlExecutor& executor, const std::string& path) {
+Status execute_file(ControlExecutor& executor, const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file.is_open() || file.bad()) {
@@ -60,6 +63,45 @@ Status bring_up(ControlExecutor& executor, const std::string& path) {
   Outcome outcome = session.write(text, false, {});
   session.close();
   return outcome.status.with_context(fmt::format("tables {}", path));
+}
+
+void log_sentence(const std::string& sentence) { spdlog::info("{}", sentence); }
+
+// What the engine says while tables are brought up, until it is known what became of them. Threads:
+// any; the engine's log may call it a moment after it was replaced.
+class HeldSentences {
+ public:
+  void add(const std::string& sentence) {
+    const std::lock_guard lock(mutex_);
+    held_ ? sentences_.push_back(sentence) : log_sentence(sentence);
+  }
+  // Logs them, those left out that `last_word` says anyway.
+  void release(const std::string& last_word) {
+    const std::lock_guard lock(mutex_);
+    for (const std::string& sentence : sentences_) {
+      if (last_word.find(sentence) == std::string::npos) {
+        log_sentence(sentence);
+      }
+    }
+    sentences_.clear();
+    held_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  bool held_ = true;
+  std::vector<std::string> sentences_;
+};
+
+// Executes the file of --tables. The sentence of a failure is in the Status, which is printed as
+// the daemon's last word: the log does not say it a second time.
+Status bring_up(Engine& engine, ControlExecutor& executor, const std::string& path) {
+  const auto held = std::make_shared<HeldSentences>();
+  engine.log().set_sink([held](const std::string& sentence) { held->add(sentence); });
+  Status status = execute_file(executor, path);
+  engine.log().set_sink(log_sentence);
+  held->release(status.ok() ? std::string() : status.message());
+  return status;
 }
 
 Status run(const DaemonOptions& options, Background& background) {
@@ -73,7 +115,7 @@ Status run(const DaemonOptions& options, Background& background) {
   thin.cache_bytes = options.thin_cache_bytes;
   thinp::set_pool_tuning(thin);
   Engine engine(*env, registry, *backing);
-  engine.log().set_sink([](const std::string& sentence) { spdlog::info("{}", sentence); });
+  engine.log().set_sink(log_sentence);
 
   Result<TransportKind> transport = parse_transport(options.transport);
   if (!transport.ok()) {
@@ -95,7 +137,7 @@ Status run(const DaemonOptions& options, Background& background) {
   }
   Status status;
   if (!options.tables.empty()) {
-    status = bring_up((*mount)->executor(), options.tables);
+    status = bring_up(engine, (*mount)->executor(), options.tables);
   }
   if (status.ok()) {
     const Signals signals([&mount] { (*mount)->stop(); });
