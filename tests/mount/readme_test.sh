@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The blocks of README.md that say that they work when pasted: each is run as it stands, line by
-# line, and must succeed and leave nothing behind. Only its /tmp/ is a folder of the test's own.
+# line, and must succeed and leave nothing behind. Only its /tmp/ is a folder of the test's own. Another
+# mapperfs is mounted all the while, as tools/quickstart leaves one: nothing may happen to it.
 . "$(dirname "$0")/lib.sh"
 README=$(cd "$(dirname "$0")/../.." && pwd)/README.md
 BUILD=$(cd "$(dirname "$MAPPERFS")/.." && pwd)
@@ -8,7 +9,7 @@ BUILD=$(cd "$(dirname "$MAPPERFS")/.." && pwd)
 need_fuse
 need losetup fusermount3 awk
 
-own_mounts() { awk -v top="$WORK/" 'index($2, top) == 1 { print $2 }' /proc/self/mounts | tac; }
+own_mounts() { awk -v top="$WORK/tmp/" 'index($2, top) == 1 { print $2 }' /proc/self/mounts | tac; }
 own_loops() {
   losetup -l -n -O NAME,BACK-FILE 2>/dev/null |
     awk -v top="$WORK/" 'index($2, top) == 1 { print $1 }'
@@ -39,20 +40,24 @@ run_block() {
   lines=$(grep -cv '^ *\(#.*\)\?$' "$WORK/block") || fail "README.md has no block \`\`\`sh $1"
   mkdir -p "$WORK/source" "$WORK/tmp"
   ln -sfn "$BUILD" "$WORK/source/build"
-  # Where only one mapperfs is mounted, mapperctl finds it; here other tests may have theirs.
-  (cd "$WORK/source" && MAPPERFS_MOUNT=$WORK/tmp/mapper timeout 120 bash -e "$WORK/block") \
+  (cd "$WORK/source" && timeout 120 env -u MAPPERFS_MOUNT bash -e "$WORK/block") \
     >"$WORK/said" 2>&1 </dev/null || fail "the block '$1': $(tail -n 20 "$WORK/said")"
   same "what the block '$1' left mounted" "" "$(own_mounts)"
   same "the loop devices that the block '$1' left" "" "$(own_loops)"
   same "the files that the block '$1' left" "" "$(ls "$WORK/tmp")"
+  same "the other mount after the block '$1'" "other: 0 2048 ram " \
+    "$(timeout 5 grep other "$MNT/control")"
   echo "$1: $lines lines"
 }
 
 # said WORDS: the block printed a line that is these words or has them in it.
 said() { grep -qF -e "$1" "$WORK/said" || fail "the block did not say '$1': $(cat "$WORK/said")"; }
 
+start
+control "other: 0 2048 ram"
 run_block session
 said "0 262144 ram"
+said "131072 131072 loop $WORK/tmp/b.img 0"
 said "part (5"
 said "$WORK/tmp/a.img too small for target"
 

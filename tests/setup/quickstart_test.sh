@@ -31,10 +31,20 @@ expect_empty 'leaves nothing behind' "$(left_behind)"
 # Without a tour there is nothing to learn from its variations.
 done_testing || exit
 
-expect 'stays mounted without --once' 0 'how to go on' timeout 200 "$quickstart" --no-build "$folder"
+expect 'stays mounted without --once and says how to install' 0 'cmake --install .*/build --prefix' \
+  timeout 200 "$quickstart" --no-build "$folder"
 expect 'serves the demo devices after it' 0 '^demo-ram' ls "$folder"
 expect 'can be run again over its mount' 0 'is mounted already' \
   timeout 200 "$quickstart" --no-build "$folder"
+# README goes on beside this mount: what it does to its own must not reach this one.
+readme_beside() {
+  awk '$0 == "```sh session" { inside = 1; next } /^```/ { inside = 0 } inside' "$TREE/README.md" |
+    sed "s#/tmp/#$SCRATCH/tmp/#g" >"$SCRATCH/block"
+  mkdir "$SCRATCH/tmp"
+  (cd "$TREE" && timeout 120 bash -e "$SCRATCH/block") && ls "$folder/demo-ram"
+}
+expect "README's session works beside it" 0 'demo-ram$' readme_beside
+rm -rf --one-file-system "$SCRATCH/tmp" "$SCRATCH/block"
 expect 'is ended by fusermount3' 0 '' fusermount3 -u "$folder"
 rm -rf --one-file-system "$folder" "$folder-files"
 
