@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# mapperctl against a real mount, where a scripted one cannot stand in: which folders it takes for a
+# mount, in whose folder a table's paths are looked up, and names that need every escape.
+. "$(dirname "$0")/lib.sh"
+need_fuse
+need python3
+export MAPPERFS_MOUNT=$MNT
+ctl() { timeout 20 "$MAPPERCTL" "$@"; }
+
+# --- a plain folder with a file `control` is no mount ---
+mkdir "$WORK/plain" && : >"$WORK/plain/control"
+said=$(ctl --mount "$WORK/plain" create x --table '0 8 zero' 2>&1) && fail "took a plain folder"
+[[ $said == *"$WORK/plain is no mapperfs mount: a plain file"* ]] || fail "a plain folder: '$said'"
+same "the plain file after it" "" "$(cat "$WORK/plain/control")"
+
+# --- relative paths are the caller's; the daemon's folder is another ---
+start
+mkdir -p "$WORK/here/f" "$WORK/elsewhere"
+truncate -s 8M "$WORK/here/f/a.img" "$WORK/here/b.img" "$WORK/here/my disk.img"
+cd "$WORK/here"
+ctl create slash --table '0 8 linear f/a.img 0'
+ctl create dot --table '0 8 linear ./b.img 0'
+ctl create bare --table '0 8 linear b.img 0'
+ctl create blank --table '0 8 linear my\ disk.img 0'
+ctl create inside --table '0 8 linear ../mnt/slash 0'
+ctl create pool --table '0 8192 thin-pool f/meta f/a.img 128 0'
+same "slash" "0 8 linear $WORK/here/f/a.img 0" "$(ctl table slash)"
+same "dot" "0 8 linear $WORK/here/b.img 0" "$(ctl table dot)"
+same "bare" "0 8 linear $WORK/here/b.img 0" "$(ctl table bare)"
+same "blank" "0 8 linear $WORK/here/my\\ disk.img 0" "$(ctl table blank)"
+same "inside" "0 8 linear slash 0" "$(ctl table inside)"
+[ -d f/meta ] || fail "the pool's metadata is not in the caller's folder"
+cd "$WORK/elsewhere"
+ctl create lost --table '0 8 linear b.img 0' 2>/dev/null && fail "found b.img from elsewhere"
+cd /
+ctl remove inside && ctl remove_all
+same "devices" "No devices found" "$(ctl ls)"
+
+# --- names ---
+for name in $'t\tab' --odd 'colon:' '#hash' 'a b'; do
+  python3 -c 'import os, sys; os.mkdir(os.path.join(sys.argv[1], "sys", sys.argv[2]))' "$MNT" "$name"
+  listed=$(ctl info -c --noheadings --separator '|' -o name,open,segments,major -- 2>&1)
+  [[ $listed == "$name|0|0|"[0-9]* ]] || fail "info -c shows '$name' as '$listed'"
+  ctl info -c --json | python3 -c '
+import json, sys
+text = sys.stdin.read()
+assert json.dumps(sys.argv[1])[1:-1] in text, text' "$name"
+  ctl --manglename none load --table '0 8 zero' -- "$name" || fail "load '$name'"
+  ctl --manglename none resume -- "$name"
+  [ "$(stat -c %s "$MNT/$name")" = 4096 ] || fail "no device file of '$name'"
+  ctl --manglename none remove -- "$name" || fail "remove '$name'"
+done
+ctl create --table '0 8 zero' -- --odd:
+ctl rename -- --odd: '#:'
+same "renamed" "#:: 0 8 zero " "$(ctl table)"
+ctl remove '#:'
+stop
