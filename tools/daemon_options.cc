@@ -115,14 +115,21 @@ bool is_mapperfs(const std::string& place) {
   return found;
 }
 
+// What a FUSE mount answers whose daemon died: at any time, and to what was asked at that moment.
+bool is_dead(int error) { return error == ENOTCONN || error == ECONNABORTED; }
+
+// The errno of a call that is never answered from memory, as stat() is for a while.
+int ask_file_system(const std::string& path) {
+  struct statfs system {};
+  return ::statfs(path.c_str(), &system) == 0 ? 0 : errno;
+}
+
 // The mount point as the kernel will name it.
 Status find_mount_point(const std::string& path, bool over_another, std::string& canonical) {
   std::error_code error;
   const std::filesystem::path found = std::filesystem::canonical(path, error);
   const bool directory = !error && std::filesystem::is_directory(found, error);
-  // What stat() says of a mount may be remembered for a while after its daemon died.
-  struct statfs system {};
-  if (error.value() == ENOTCONN || (::statfs(path.c_str(), &system) != 0 && errno == ENOTCONN)) {
+  if (is_dead(error.value()) || is_dead(ask_file_system(path))) {
     return {ENOTCONN, fmt::format("mount point {}: the daemon that was mounted there is gone; "
                                   "\"fusermount3 -u {}\" takes its mount away",
                                   path, path)};
