@@ -163,13 +163,14 @@ class PieceJoin final : public Completion {
 };
 
 void submit_bio(Bio& bio) noexcept {
+  std::uint64_t now_ns = 0;
   while (true) {
     MappedDevice* md = bio.dev->mapped();
     if (md == nullptr) {
       bio.dev->submit(bio);
       return;
     }
-    if (!md->enter(bio)) {
+    if (!md->enter(bio, now_ns)) {
       return;
     }
   }
@@ -180,7 +181,13 @@ void MappedDevice::submit(Bio& bio) noexcept {
   submit_bio(bio);
 }
 
-bool MappedDevice::enter(Bio& bio) noexcept {
+IoSums MappedDevice::io_sums() const { return counters_.sums(coarse_now_ns()); }
+
+bool MappedDevice::enter(Bio& bio, std::uint64_t& now_ns) noexcept {
+  if (now_ns == 0) {
+    now_ns = coarse_now_ns();
+  }
+  counters_.account_begin(now_ns);
   Queue& queue = Queue::current();
   IoCounters::Slot& slot = counters_.slot(queue);
   IoCounters::add(slot.started, 1, std::memory_order_release);
@@ -203,7 +210,7 @@ bool MappedDevice::enter(Bio& bio) noexcept {
   frame.target = nullptr;
   frame.sector = bio.sector;
   frame.sectors = bio.sectors;
-  frame.start_ns = bio.frame_ != nullptr ? bio.frame_->start_ns : coarse_now_ns();
+  frame.start_ns = now_ns;
   frame.piece = false;
   frame.stats_epoch = 0;
   bio.frame_ = &frame;
@@ -410,6 +417,7 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
     now_ns = coarse_now_ns();
   }
   const auto group = static_cast<std::size_t>(group_of(bio.op));
+  md.counters_.account_end(now_ns);
   IoCounters::add(slot.ios[group], 1);
   IoCounters::add(slot.sectors[group], frame.sectors);
   IoCounters::add(slot.time_ns[group], now_ns - frame.start_ns);

@@ -33,7 +33,14 @@ bool IoCounters::idle() const {
   return started == finished;
 }
 
-IoSums IoCounters::sums() const {
+void IoCounters::move_stamp(std::uint64_t now_ns, bool busy) const noexcept {
+  std::uint64_t stamp = stamp_ns_.load(std::memory_order_relaxed);
+  if (now_ns > stamp && stamp_ns_.compare_exchange_strong(stamp, now_ns) && busy && stamp != 0) {
+    busy_ns_.fetch_add(now_ns - stamp, std::memory_order_relaxed);
+  }
+}
+
+IoSums IoCounters::sums(std::uint64_t now_ns) const {
   IoSums sums;
   std::uint64_t finished = 0;
   std::uint64_t started = 0;
@@ -51,6 +58,10 @@ IoSums IoCounters::sums() const {
     }
   }
   sums.in_flight = started > finished ? started - finished : 0;
+  if (sums.in_flight != 0) {
+    move_stamp(now_ns, true);
+  }
+  sums.busy_ns = busy_ns_.load(std::memory_order_relaxed);
   return sums;
 }
 

@@ -1,5 +1,10 @@
 // Per-queue counters of a mapped device: bios in flight and I/O statistics. Each queue's thread
 // writes its own slot with plain stores; sums are taken by reading all slots.
+//
+// The time during which anything was in flight cannot be added up from queues, since they overlap.
+// It is kept as the kernel keeps it (update_io_ticks in block/blk-core.c): one stamp a device, up
+// to which all is accounted. Whoever begins or ends a bio in a later tick of the coarse clock moves
+// it; so there is one shared write a tick, and else a read of a line that stays in every cache.
 #pragma once
 
 #include <array>
@@ -21,6 +26,7 @@ struct IoSums {
   std::array<std::uint64_t, kStatGroups> sectors{};
   std::array<std::uint64_t, kStatGroups> time_ns{};
   std::uint64_t in_flight = 0;
+  std::uint64_t busy_ns = 0;  // with anything in flight, to the coarse clock's ticks
 };
 
 class IoCounters {
@@ -50,11 +56,30 @@ class IoCounters {
   // True at some moment during the call nothing was in flight. Meant for after new bios are held
   // back and a heavy_barrier().
   [[nodiscard]] bool idle() const;
-  [[nodiscard]] IoSums sums() const;
+  // Of that moment, where `now_ns` is one of the coarse clock.
+  [[nodiscard]] IoSums sums(std::uint64_t now_ns = 0) const;
+
+  // Accounts the time up to `now_ns`. A bio begins: before it is counted in `started`, so that of
+  // two that end an idle time together one finds the stamp moved and none takes it for busy.
+  void account_begin(std::uint64_t now_ns) noexcept {
+    if (now_ns > stamp_ns_.load(std::memory_order_relaxed)) [[unlikely]] {
+      move_stamp(now_ns, !idle());
+    }
+  }
+  // A bio ends: before it is counted in `finished`.
+  void account_end(std::uint64_t now_ns) noexcept {
+    if (now_ns > stamp_ns_.load(std::memory_order_relaxed)) [[unlikely]] {
+      move_stamp(now_ns, true);
+    }
+  }
 
  private:
+  void move_stamp(std::uint64_t now_ns, bool busy) const noexcept;
   Slot& make_slot(std::size_t index) noexcept;
   std::array<std::atomic<Slot*>, kMaxQueues> slots_{};
+  // Mutable, since asking for the sums accounts too. 0: nothing began yet.
+  alignas(kCacheLineBytes) mutable std::atomic<std::uint64_t> stamp_ns_{0};
+  mutable std::atomic<std::uint64_t> busy_ns_{0};
 };
 
 }  // namespace mapperfs

@@ -122,7 +122,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   [[nodiscard]] std::uint32_t event_nr() const { return event_nr_.load(std::memory_order_acquire); }
   [[nodiscard]] bool read_only() const { return read_only_.load(std::memory_order_acquire); }
   [[nodiscard]] bool removed() const { return removed_.load(std::memory_order_acquire); }
-  [[nodiscard]] IoSums io_sums() const { return counters_.sums(); }
+  [[nodiscard]] IoSums io_sums() const;
 
   // Keeps every other bio out while `work` runs with nothing in flight; the bios that `work`
   // submits carry kBioInternal. Waits while the device is suspended. For read-modify-write of a
@@ -149,7 +149,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   friend class PieceJoin;
 
   // The way of a bio: engine/bio_path.cc. Returns true when the bio goes on to bio.dev.
-  bool enter(Bio& bio) noexcept;
+  // `now_ns`: the coarse clock, asked once a submit; 0 before.
+  bool enter(Bio& bio, std::uint64_t& now_ns) noexcept;
   friend void submit_bio(Bio& bio) noexcept;
   bool route(Bio& bio, const Table& table) noexcept;
   bool route_data(Bio& bio, const Table& table) noexcept;

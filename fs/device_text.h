@@ -19,8 +19,7 @@ std::string status_text(const MappedDevice& device, MappedDevice::Slot slot, boo
 std::string info_text(const MappedDevice& device);
 // A line each: "MAJ:MIN=NAME". A block device's path is looked up in sysfs.
 std::string deps_text(const MappedDevice& device);
-// The 17 fields of /sys/block/*/stat. Nothing is merged here, so the merge counts are zero; the
-// time with I/O under way (field 10) is not kept and is zero too.
+// The 17 fields of /sys/block/*/stat. Nothing is merged here, so the merge counts are zero.
 std::string stats_text(const MappedDevice& device);
 // Who reads and writes for the device's openers: one line.
 std::string served_text(const MappedDevice& device, const DeviceNotes& notes);

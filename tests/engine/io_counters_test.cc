@@ -46,6 +46,61 @@ TEST(IoCounters, StartsAndFinishesOfDifferentQueuesBalance) {
   EXPECT_EQ(sums.ios[static_cast<std::size_t>(StatGroup::kRead)], 0U);
 }
 
+constexpr std::uint64_t kMs = 1000000;
+
+// A bio of `slot` at those moments.
+void begin(IoCounters& counters, IoCounters::Slot& slot, std::uint64_t ms) {
+  counters.account_begin(ms * kMs);
+  IoCounters::add(slot.started, 1);
+}
+void end(IoCounters& counters, IoCounters::Slot& slot, std::uint64_t ms) {
+  counters.account_end(ms * kMs);
+  IoCounters::add(slot.finished, 1);
+}
+std::uint64_t busy_ms(const IoCounters& counters, std::uint64_t now_ms) {
+  return counters.sums(now_ms * kMs).busy_ns / kMs;
+}
+
+TEST(IoCounters, IdleTimeIsNotBusy) {
+  IoCounters counters;
+  IoCounters::Slot& slot = counters.slot(Queue::current());
+  EXPECT_EQ(busy_ms(counters, 900), 0U);
+  begin(counters, slot, 1000);
+  end(counters, slot, 1007);
+  EXPECT_EQ(busy_ms(counters, 5000), 7U);
+  begin(counters, slot, 6000);
+  end(counters, slot, 6000);
+  EXPECT_EQ(busy_ms(counters, 7000), 7U);
+  begin(counters, slot, 8000);
+  end(counters, slot, 8001);
+  EXPECT_EQ(busy_ms(counters, 9000), 8U);
+}
+
+TEST(IoCounters, OverlappingBiosAreBusyOnce) {
+  IoCounters counters;
+  IoCounters::Slot& slot = counters.slot(Queue::current());
+  begin(counters, slot, 1000);
+  std::thread([&] {
+    IoCounters::Slot& other = counters.slot(Queue::current());
+    begin(counters, other, 1002);
+    end(counters, other, 1006);
+    begin(counters, other, 1006);
+    end(counters, other, 1008);
+  }).join();
+  end(counters, slot, 1005);  // a clock read before the other's last
+  EXPECT_EQ(busy_ms(counters, 2000), 8U);
+}
+
+TEST(IoCounters, WhatIsUnderWayIsBusyUpToNow) {
+  IoCounters counters;
+  IoCounters::Slot& slot = counters.slot(Queue::current());
+  begin(counters, slot, 1000);
+  EXPECT_EQ(busy_ms(counters, 1500), 500U);
+  EXPECT_EQ(busy_ms(counters, 1500), 500U);
+  end(counters, slot, 1600);
+  EXPECT_EQ(busy_ms(counters, 1700), 600U);
+}
+
 TEST(IoCounters, SlotsFillWholeCacheLines) {
   EXPECT_EQ(sizeof(IoCounters::Slot) % kCacheLineBytes, 0U);
   EXPECT_EQ(alignof(IoCounters::Slot), kCacheLineBytes);
