@@ -49,6 +49,13 @@ const char* kind_of(mode_t mode) {
   }
 }
 
+// Another program holds the lock that a table takes on a file.
+Status locked_error(const std::string& path) {
+  return {EBUSY, fmt::format("{}: is locked by another program (flock), which may be another mount "
+                             "that uses the file",
+                             path)};
+}
+
 Status open_error(const std::string& path, DeviceMode mode, int error) {
   const char* what = mode == DeviceMode::kReadWrite ? "reading and writing" : "reading";
   switch (error) {
@@ -121,7 +128,7 @@ class OpenDevices : public std::enable_shared_from_this<OpenDevices> {
       return fd.status();
     }
     if (!identity.block_device && !lock_file(fd->get(), request.mode)) {
-      return open_error(request.path, request.mode, EBUSY);
+      return locked_error(request.path);
     }
     Open& opened = devices_[identity];
     opened.claim_fd = fd->get();
@@ -194,7 +201,7 @@ class OpenDevices : public std::enable_shared_from_this<OpenDevices> {
     if (!identity.block_device && !lock_file(opened.claim_fd, DeviceMode::kReadWrite)) {
       // The failed attempt may have cost the shared lock.
       static_cast<void>(lock_file(opened.claim_fd, DeviceMode::kReadOnly));
-      return open_error(request.path, request.mode, EBUSY);
+      return locked_error(request.path);
     }
     opened.device->make_writable(fd.take());
     return {};

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -67,7 +68,7 @@ class EngineObserver {
 // thread.
 class EngineLog {
  public:
-  void add(std::string sentence);
+  void add(std::string_view text);
   [[nodiscard]] std::string text() const;
   void set_sink(std::function<void(const std::string&)> sink);
 

@@ -2,7 +2,8 @@
 
 namespace mapperfs {
 
-void EngineLog::add(std::string sentence) {
+void EngineLog::add(std::string_view text) {
+  const std::string sentence = printable(text);
   std::function<void(const std::string&)> sink;
   {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -200,10 +200,26 @@ class PathResolver::Walk {
     return fmt::format("{}", fmt::join(names, "/"));
   }
 
+  // Whoever wrote a relative path stood in another folder than the daemon does, or meant a mapped
+  // device: those were looked for before.
+  static std::string no_such(std::string_view asked) {
+    std::array<char, kMaxPathBytes + 1> cwd{};
+    const bool absolute = asked.front() == '/';
+    if (absolute || ::getcwd(cwd.data(), cwd.size()) == nullptr) {
+      return fmt::format("{}: there is no such file or block device", asked);
+    }
+    return fmt::format(
+        "{}: there is no {}such file or block device; relative paths are looked up from the "
+        "daemon's folder, {}",
+        asked,
+        asked.find('/') == std::string_view::npos ? "mapped device of that name, and no " : "",
+        cwd.data());
+  }
+
   static std::string sentence(std::string_view asked, int error) {
     switch (error) {
       case ENOENT:
-        return fmt::format("{}: there is no such file or block device", asked);
+        return no_such(asked);
       case ENOTDIR:
         return fmt::format("{}: a part of the path is no directory", asked);
       case ELOOP:

@@ -1,5 +1,7 @@
 #include "engine/status.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -69,6 +71,23 @@ BlkStatus blk_status_of_errno(int error) noexcept {
 std::string errno_name(int error) {
   const char* name = strerrorname_np(error);
   return name != nullptr ? std::string(name) : std::to_string(error);
+}
+
+std::string printable(std::string_view text) {
+  std::string shown;
+  shown.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    constexpr unsigned char kDelete = 0x7f;
+    if (byte >= ' ' && byte != kDelete) {
+      shown += c;
+    } else if (c == '\n' || c == '\r' || c == '\t') {
+      shown += c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t";
+    } else {
+      shown += fmt::format("\\x{:02x}", byte);
+    }
+  }
+  return shown;
 }
 
 Status Status::with_context(std::string_view context) const {

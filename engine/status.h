@@ -31,13 +31,18 @@ enum class [[nodiscard]] BlkStatus : std::uint8_t{
 int errno_of(BlkStatus status) noexcept;
 BlkStatus blk_status_of_errno(int error) noexcept;
 
+// A text for logs and terminals: control characters are written as \r, \t, \x1b; other bytes stay,
+// so that names in UTF-8 read as they are.
+std::string printable(std::string_view text);
+
 // Outcome of a control operation: 0, or an errno with the sentence that says what, where, which
 // value, which limit. Must be looked at.
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  // `error` is a positive errno; 0 is not an error.
-  Status(int error, std::string message) : error_(error), message_(std::move(message)) {
+  // `error` is a positive errno; 0 is not an error. The message is made printable: it repeats words
+  // that anybody may have written.
+  Status(int error, std::string_view message) : error_(error), message_(printable(message)) {
     MFS_ASSERT(error > 0);
   }
   [[nodiscard]] bool ok() const { return error_ == 0; }

@@ -65,16 +65,19 @@ Result<TableLine> parse_table_line(std::string_view text) {
   const std::string_view start = next_word();
   const std::string_view len = next_word();
   const std::string_view type = next_word();
+  if (start.empty()) {
+    return Status(EINVAL, "an empty table line: START LENGTH TARGET must follow the name");
+  }
   if (type.empty()) {
     return Status(EINVAL, fmt::format("table line \"{}\" has fewer than the three words START "
                                       "LENGTH TARGET",
-                                      text.substr(0, 200)));
+                                      text.substr(text.find_first_not_of(" \t")).substr(0, 200)));
   }
   if (!parse_decimal(start, line.start)) {
-    return Status(EINVAL, fmt::format("start \"{}\" is not a decimal number of sectors", start));
+    return Status(EINVAL, fmt::format("start {}", no_decimal(start, " of sectors")));
   }
   if (!parse_decimal(len, line.len)) {
-    return Status(EINVAL, fmt::format("length \"{}\" is not a decimal number of sectors", len));
+    return Status(EINVAL, fmt::format("length {}", no_decimal(len, " of sectors")));
   }
   if (type.size() > kMaxTypeName) {
     return Status(EINVAL, fmt::format("target type name {} is too long: {} bytes, at most {}",

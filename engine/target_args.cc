@@ -7,6 +7,13 @@
 #include <utility>
 
 namespace mapperfs {
+namespace {
+
+bool all_digits(std::string_view word) {
+  return !word.empty() && word.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+}  // namespace
 
 TargetArgs::TargetArgs(std::vector<std::string> words, DeviceMode mode, DeviceOpener& opener)
     : words_(std::move(words)), mode_(mode), opener_(opener) {}
@@ -63,7 +70,7 @@ std::string TargetArgs::path(std::size_t i, std::string_view text) {
 sector_t TargetArgs::sector(std::size_t i, std::string_view text) {
   std::uint64_t value = 0;
   if (need(i, text) && !parse_decimal(words_[i], value)) {
-    fail(text, fmt::format("\"{}\" is not a decimal number of sectors", words_[i]));
+    fail(text, no_decimal(words_[i], " of sectors"));
   }
   return failed() ? 0 : value;
 }
@@ -74,10 +81,12 @@ std::uint64_t TargetArgs::number(std::size_t i, std::uint64_t min, std::uint64_t
   if (!need(i, text)) {
     return 0;
   }
-  if (!parse_decimal(words_[i], value)) {
-    fail(text, fmt::format("\"{}\" is not a decimal number", words_[i]));
-  } else if (value < min || value > max) {
-    fail(text, fmt::format("{} is not between {} and {}", words_[i], min, max));
+  const bool decimal = parse_decimal(words_[i], value);
+  if (!decimal && !all_digits(words_[i])) {
+    fail(text, no_decimal(words_[i], ""));
+  } else if (!decimal || value < min || value > max) {
+    fail(text, min == max ? fmt::format("{} is not {}", words_[i], min)
+                          : fmt::format("{} is not between {} and {}", words_[i], min, max));
   }
   return failed() ? 0 : value;
 }
@@ -121,6 +130,12 @@ bool parse_decimal(std::string_view word, std::uint64_t& value) {
   }
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
   return error == std::errc() && end == word.data() + word.size();
+}
+
+std::string no_decimal(std::string_view word, std::string_view unit) {
+  return all_digits(word) ? fmt::format("{} is too large for a number{}: at most {}", word, unit,
+                                        std::numeric_limits<std::uint64_t>::max())
+                          : fmt::format("\"{}\" is not a decimal number{}", word, unit);
 }
 
 std::vector<std::string> split_words(std::string_view text) {

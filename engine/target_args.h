@@ -82,6 +82,10 @@ class TargetArgs {
 // The whole word as an unsigned decimal number. False: not one, or larger than 64 bits.
 bool parse_decimal(std::string_view word, std::uint64_t& value);
 
+// What is wrong with a word that parse_decimal() refuses, as the end of a sentence: it is none
+// ("x" is not a decimal number of sectors), or larger than 64 bits. `unit` is "" or " of things".
+std::string no_decimal(std::string_view word, std::string_view unit);
+
 // Splits a line at blanks and tabs; a backslash takes the next character literally. A backslash at
 // the end stands for itself.
 std::vector<std::string> split_words(std::string_view text);

@@ -265,8 +265,7 @@ class FlakeyTarget final : public Target {
     options.down_s = args.u32(3, 0, "Invalid down interval");
     const std::uint64_t period = std::uint64_t{options.up_s} + options.down_s;
     constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
-    // As a sum of 32 bits it would be zero too where it wraps to exactly that.
-    if (static_cast<std::uint32_t>(period) == 0) {
+    if (period == 0) {
       args.fail("Total (up + down) interval is zero", "one of them must not be");
     } else if (period > kMost) {
       args.fail("Interval overflow", fmt::format("{} s are more than {}", period, kMost));

@@ -60,7 +60,8 @@ class StripedTarget final : public Target {
  public:
   static Result<std::unique_ptr<Target>> ctr(const TargetInfo& ti, TargetArgs& args) {
     args.require_count(2, std::numeric_limits<std::size_t>::max(), "Not enough arguments");
-    const std::uint32_t count = args.u32(0, 1, "Invalid stripe count");
+    const auto count =
+        static_cast<std::uint32_t>(args.number(0, 1, kMaxStripes, "Invalid stripe count"));
     const std::uint32_t chunk = args.u32(1, 1, "Invalid chunk_size");
     if (args.failed()) {
       return args.status();
@@ -68,9 +69,6 @@ class StripedTarget final : public Target {
     check_length(ti.len, count, chunk, args);
     const std::uint64_t words = 2 + 2 * std::uint64_t{count};
     args.require_count(words, words, "Not enough destinations specified");
-    if (count > kMaxStripes) {
-      args.fail("Invalid stripe count", fmt::format("{} are more than {}", count, kMaxStripes));
-    }
     if (args.failed()) {
       return args.status();
     }

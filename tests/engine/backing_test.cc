@@ -173,6 +173,9 @@ TEST_F(BackingTest, AClaimedFileIsBusy) {
   ASSERT_EQ(::flock(other.get(), LOCK_EX), 0);
   EXPECT_EQ(error_of(path_), EBUSY);
   EXPECT_EQ(error_of(path_, DeviceMode::kReadOnly), EBUSY);
+  const auto refused = opener_->open(path_, DeviceMode::kReadWrite);
+  EXPECT_NE(refused.status().message().find("locked by another program (flock)"), std::string::npos)
+      << refused.status().message();
   ASSERT_EQ(::flock(other.get(), LOCK_UN), 0);
   EXPECT_EQ(error_of(path_), 0);
 }

@@ -16,6 +16,12 @@ TEST(EngineLog, KeepsSentencesInOrder) {
   EXPECT_EQ(log.text(), "first\nsecond\n");
 }
 
+TEST(EngineLog, ShowsControlCharacters) {
+  EngineLog log;
+  log.add("a\rb\nc\x1b[2Jd\te\x7f \xc3\xa4");
+  EXPECT_EQ(log.text(), "a\\rb\\nc\\x1b[2Jd\\te\\x7f \xc3\xa4\n");
+}
+
 TEST(EngineLog, ForgetsTheOldestWhenItIsFull) {
   EngineLog log;
   const std::string sentence(1023, 'x');

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 
 #include "engine/device_lookup.h"
 #include "tests/engine/io_support.h"
@@ -45,6 +46,20 @@ TEST_F(PathResolverTest, FollowsPlainPathsAndDots) {
   EXPECT_EQ(path_of(dir_ / "data/../.."), dir_.path().substr(0, dir_.path().rfind('/')));
   EXPECT_EQ(path_of("/"), "/");
   EXPECT_EQ(path_of("/../.."), "/");
+}
+
+TEST_F(PathResolverTest, SaysWhereRelativePathsAreLookedUp) {
+  const std::string name = resolver_.resolve("no-such-name").status().message();
+  EXPECT_NE(name.find("no-such-name: there is no mapped device of that name"), std::string::npos)
+      << name;
+  EXPECT_NE(name.find("daemon's folder, " + std::filesystem::current_path().string()),
+            std::string::npos)
+      << name;
+  const std::string path = resolver_.resolve("./no-such-name").status().message();
+  EXPECT_EQ(path.find("mapped device"), std::string::npos) << path;
+  EXPECT_NE(path.find("daemon's folder"), std::string::npos) << path;
+  EXPECT_EQ(resolver_.resolve("/no/such").status().message(),
+            "/no/such: there is no such file or block device");
 }
 
 TEST_F(PathResolverTest, FollowsLinks) {

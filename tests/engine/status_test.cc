@@ -51,6 +51,11 @@ TEST(Status, ContextGoesInFront) {
   EXPECT_EQ(wrapped.message(), "table line 3: linear: too short");
 }
 
+TEST(Status, ShowsWhatATerminalWouldObey) {
+  EXPECT_EQ(Status(EINVAL, "ram\r: unknown\x1b[2J").message(), "ram\\r: unknown\\x1b[2J");
+  EXPECT_EQ(Status(EINVAL, "disk").with_context("a\nb").message(), "a\\nb: disk");
+}
+
 TEST(Status, NamesOfErrnos) {
   EXPECT_EQ(errno_name(EINVAL), "EINVAL");
   EXPECT_EQ(errno_name(EREMOTEIO), "EREMOTEIO");

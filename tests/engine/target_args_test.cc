@@ -127,6 +127,21 @@ TEST(TargetArgs, NumbersHaveLimits) {
   EXPECT_EQ(wide.args.status().message(), "Bad u32: 4294967296 is not between 0 and 4294967295");
 }
 
+TEST(TargetArgs, NumbersPastTheirLargestAreNoWords) {
+  Args sector({"18446744073709551616"});
+  sector.args.sector(0, "Bad sector");
+  EXPECT_EQ(sector.args.status().message(),
+            "Bad sector: 18446744073709551616 is too large for a number of sectors: at most "
+            "18446744073709551615");
+  Args number({"99999999999999999999"});
+  number.args.number(0, 4, 9, "Bad number");
+  EXPECT_EQ(number.args.status().message(),
+            "Bad number: 99999999999999999999 is not between 4 and 9");
+  Args only({"1"});
+  only.args.group(0, 0, "Bad group");
+  EXPECT_EQ(only.args.status().message(), "Bad group: 1 is not 0");
+}
+
 TEST(TargetArgs, GroupsAnnounceTheirWords) {
   Args a({"x", "2", "one", "two", "three"});
   const auto group = a.args.group(1, 3, "Bad group");
