@@ -41,6 +41,16 @@ DeviceMode mode_of(bool read_only) {
   return read_only ? DeviceMode::kReadOnly : DeviceMode::kReadWrite;
 }
 
+// Most likely the further lines of a table whose first ones came in a write of their own.
+bool in_pieces(const Command& command, const RunOptions& options) {
+  return command.verb == Verb::kTable && command.table.front().start != 0 &&
+         command.name() == options.table_before;
+}
+constexpr const char* kInPieces =
+    "; the write before this one set the table of the same device: all lines of a table stand in "
+    "one write, or between \"begin\" and \"commit\" (bash's echo and printf write each line by "
+    "itself)";
+
 }  // namespace
 
 // A device before a swap, for the case that the swap fails half way.
@@ -61,6 +71,9 @@ Outcome ControlExecutor::run(const Script& script, const RunOptions& options) {
     }
     if (!outcome.status.ok()) {
       line = command.line;
+      if (in_pieces(command, options)) {
+        outcome.status = {outcome.status.error(), outcome.status.message() + kInPieces};
+      }
       break;
     }
   }
@@ -83,7 +96,9 @@ Status ControlExecutor::execute(const Command& command, const RunOptions& option
     return change(command, options, reply);
   }
   if (!options.may_reply) {
-    return {EINVAL, "a query needs a file opened for reading and writing"};
+    return {EINVAL, fmt::format("{}: a query needs a file opened for reading and writing, which "
+                                "mapperctl does",
+                                verb_word(command.verb))};
   }
   return query(command, reply);
 }

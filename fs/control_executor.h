@@ -26,6 +26,9 @@ struct RunOptions {
   std::function<bool()> interrupted;
   // Whether a reply can be read; else queries are refused.
   bool may_reply = true;
+  // The device whose table the same writer set just before: lines of it that come now were probably
+  // meant to be of that table, and a refusal says so.
+  std::string table_before;
 };
 
 // What the executor cannot know of itself. Each may be empty.

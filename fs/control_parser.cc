@@ -246,7 +246,9 @@ class Parser {
     const std::size_t count = command.operands.size();
     const std::string_view lacks = missing_operand(rule.verb, count);
     if (!lacks.empty()) {
-      return {EINVAL, fmt::format("{}: {}", rule.word, lacks)};
+      // Of which device, where one is named.
+      const std::string of = count == 0 ? std::string() : command.operands.front() + ": ";
+      return {EINVAL, fmt::format("{}: {}{}", rule.word, of, lacks)};
     }
     if (count < rule.min_operands || count > rule.max_operands) {
       return usage_error(rule, fmt::format("{} operand{}", count, count == 1 ? "" : "s"));
@@ -296,7 +298,8 @@ class Parser {
       return usage_error(rule, fmt::format("\"{}\" is neither on nor off", shown(operands[1])));
     } else if (rule.verb == Verb::kMessage) {
       if (!parse_decimal(operands[1], command.sector)) {
-        return usage_error(rule, fmt::format("sector \"{}\" is no number", shown(operands[1])));
+        return usage_error(rule,
+                           fmt::format("sector {}", no_decimal(shown(operands[1]), " of sectors")));
       }
       operands.erase(operands.begin() + 1);
     } else if (rule.verb == Verb::kSetGeometry) {
@@ -305,7 +308,7 @@ class Parser {
           &command.geometry.start};
       for (std::size_t i = 0; i < values.size(); ++i) {
         if (!parse_decimal(operands[i + 1], *values[i])) {
-          return usage_error(rule, fmt::format("\"{}\" is no number", shown(operands[i + 1])));
+          return usage_error(rule, no_decimal(shown(operands[i + 1]), ""));
         }
       }
     }
@@ -339,6 +342,12 @@ std::string_view trim_line(std::string_view line) {
   }
   const std::size_t from = std::min(line.find_first_not_of(" \t"), end);
   return line.substr(from, end - from);
+}
+
+std::string_view verb_word(Verb verb) {
+  const auto* rule =
+      std::find_if(kRules.begin(), kRules.end(), [&](const VerbRule& r) { return r.verb == verb; });
+  return rule == kRules.end() ? std::string_view() : rule->word;
 }
 
 Script parse_control(std::string_view text) { return Parser().run(text); }

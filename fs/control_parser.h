@@ -41,6 +41,8 @@ enum class Verb : std::uint8_t {
 };
 
 constexpr bool is_query(Verb verb) { return verb >= Verb::kList; }
+// The word that a line begins with; empty for kTable.
+std::string_view verb_word(Verb verb);
 
 // The options that a verb may be given; each verb takes some of them.
 enum CommandOptions : std::uint32_t {

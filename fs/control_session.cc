@@ -9,6 +9,11 @@
 namespace mapperfs {
 namespace {
 
+// Programs that copy write whole sectors at once, and but for dd's default at least so much.
+constexpr std::size_t kPieceBytes = 4096;
+constexpr std::string_view kUnfinished =
+    "the last line of the text has no newline, so that a part may be missing: nothing is executed";
+
 // Neither a command nor part of a table: may stand anywhere.
 bool is_blank_text(std::string_view text) {
   while (!text.empty()) {
@@ -23,38 +28,87 @@ bool is_blank_text(std::string_view text) {
 
 }  // namespace
 
-Outcome ControlSession::write(std::string_view data, bool cut, const RunOptions& options) {
+ControlSession::Rest ControlSession::rest_of(std::string_view data, bool cut, bool holds) {
+  if (cut) {
+    return Rest::kRefused;
+  }
+  const bool half_line = data.size() >= kPieceBytes && !data.ends_with('\n');
+  if (!holds) {
+    return half_line ? Rest::kRefused : Rest::kNone;
+  }
+  // Also where a piece happens to end with a line. What is short may lack its newline: `echo -n`.
+  const bool whole_sectors = !data.empty() && data.size() % kSectorBytes == 0;
+  return half_line || whole_sectors ? Rest::kPossible : Rest::kNone;
+}
+
+Outcome ControlSession::write(std::string_view data, Rest rest, const RunOptions& options) {
   const bool was_collecting = collecting_;
   const std::size_t old_size = buffer_.size();
   const std::size_t old_scan = scan_from_;
   buffer_ += data;
   if (buffer_.size() > kMaxTransactionBytes) {
-    collecting_ = false;
-    buffer_.clear();
-    scan_from_ = 0;
-    const Status status(EMSGSIZE, fmt::format("a transaction of more than {} bytes is dropped",
-                                              kMaxTransactionBytes));
-    executor_.engine().log().add(status.message());
-    return {status, status.message() + "\n"};
+    return refuse({EMSGSIZE, fmt::format("a transaction of more than {} bytes is dropped",
+                                         kMaxTransactionBytes)});
   }
   const std::string text = std::exchange(buffer_, {});
-  const std::vector<Piece> pieces = split(text, cut);
-  if (cut && std::any_of(pieces.begin(), pieces.end(),
-                         [](const Piece& p) { return !p.transaction && !is_blank_text(p.text); })) {
-    collecting_ = was_collecting;
-    buffer_ = text.substr(0, old_size);
-    scan_from_ = old_scan;
-    const Status status(EMSGSIZE,
-                        fmt::format("a write of {} bytes fills the transport's largest: longer "
-                                    "texts stand between \"begin\" and \"commit\"",
-                                    data.size()));
-    executor_.engine().log().add(status.message());
-    return {status, status.message() + "\n"};
+  std::vector<Piece> pieces = split(text, rest);
+  if (rest == Rest::kRefused && !bears_cut(pieces)) {
+    Outcome refused = refuse(
+        {EMSGSIZE, fmt::format("a write of {} bytes {}: longer texts stand between \"begin\" and "
+                               "\"commit\"",
+                               data.size(),
+                               data.ends_with('\n') ? "fills the transport's largest"
+                                                    : "ends in the middle of a line")});
+    if (was_collecting) {
+      collecting_ = true;
+      buffer_ = text.substr(0, old_size);
+      scan_from_ = old_scan;
+    }
+    return refused;
   }
-  if (collecting_) {
+  if (collecting_ || rest == Rest::kPossible) {
     buffer_ = text.substr(body_from_);
     scan_from_ -= body_from_;
+    if (!collecting_) {
+      pieces.pop_back();  // what is held
+    }
+  } else {
+    scan_from_ = 0;
   }
+  return run_all(pieces, options);
+}
+
+Outcome ControlSession::finish(const RunOptions& options) {
+  if (!holds()) {
+    return {};
+  }
+  if (buffer_.back() != '\n') {
+    return {Status(EINVAL, std::string(kUnfinished)), {}};
+  }
+  return write({}, Rest::kNone, options);
+}
+
+Outcome ControlSession::refuse(Status status) {
+  collecting_ = false;
+  buffer_.clear();
+  scan_from_ = 0;
+  executor_.engine().log().add(status.message());
+  std::string reply = status.message() + "\n";
+  return {std::move(status), std::move(reply)};
+}
+
+// Only what stands in transactions, and behind the last of them nothing or whole blank lines: then
+// no line of the rest is half here.
+bool ControlSession::bears_cut(const std::vector<Piece>& pieces) const {
+  if (std::any_of(pieces.begin(), pieces.end(),
+                  [](const Piece& p) { return !p.transaction && !is_blank_text(p.text); })) {
+    return false;
+  }
+  const std::string_view last = pieces.empty() ? std::string_view() : pieces.back().text;
+  return collecting_ || (pieces.size() > 1 && (last.empty() || last.ends_with('\n')));
+}
+
+Outcome ControlSession::run_all(std::span<const Piece> pieces, const RunOptions& options) {
   Outcome all;
   for (const Piece& piece : pieces) {
     if (!piece.transaction && is_blank_text(piece.text) &&
@@ -66,6 +120,7 @@ Outcome ControlSession::write(std::string_view data, bool cut, const RunOptions&
       // What comes after a failed line has no effect, an unfinished transaction included.
       collecting_ = false;
       buffer_.clear();
+      scan_from_ = 0;
       return outcome;
     }
     all.reply += outcome.reply;
@@ -74,11 +129,10 @@ Outcome ControlSession::write(std::string_view data, bool cut, const RunOptions&
 }
 
 // Leaves collecting_ as it is after the text; then body_from_ and scan_from_ are offsets in it.
-std::vector<ControlSession::Piece> ControlSession::split(std::string_view text, bool cut) {
+std::vector<ControlSession::Piece> ControlSession::split(std::string_view text, Rest rest) {
   std::vector<Piece> pieces;
   std::size_t piece_from = 0;
-  std::size_t at = collecting_ ? scan_from_ : 0;
-  scan_from_ = at;
+  std::size_t at = scan_from_;
   while (at < text.size()) {
     const std::size_t end = text.find('\n', at);
     const bool whole = end != std::string_view::npos;
@@ -86,7 +140,7 @@ std::vector<ControlSession::Piece> ControlSession::split(std::string_view text, 
     const std::string_view line = text.substr(at, (whole ? end : next) - at);
     // Most lines are long; only a short one can be a keyword with its blanks or a comment.
     const std::string_view word = trim_line(line.substr(0, 4096));
-    if (!collecting_ && word == "begin" && (whole || !cut)) {
+    if (!collecting_ && word == "begin" && (whole || rest == Rest::kNone)) {
       pieces.push_back({text.substr(piece_from, at - piece_from), false});
       collecting_ = true;
       piece_from = next;
@@ -101,17 +155,23 @@ std::vector<ControlSession::Piece> ControlSession::split(std::string_view text, 
   body_from_ = piece_from;
   scan_from_ = std::max(scan_from_, piece_from);
   if (!collecting_) {
-    if (piece_from < text.size() || pieces.empty()) {
-      pieces.push_back({text.substr(piece_from), false});
-    }
-    scan_from_ = 0;
+    // Behind the last transaction; empty where nothing stands there.
+    pieces.push_back({text.substr(piece_from), false});
   }
   return pieces;
 }
 
 Outcome ControlSession::run(std::string_view text, const RunOptions& options) {
   if (kind_ == Kind::kControl) {
-    return executor_.run_text(text, options);
+    const Script script = parse_control(text);
+    RunOptions all = options;
+    all.table_before = table_before_;
+    Outcome outcome = executor_.run(script, all);
+    if (outcome.status.ok()) {
+      const bool table = !script.commands.empty() && script.commands.back().verb == Verb::kTable;
+      table_before_ = table ? script.commands.back().name() : std::string();
+    }
+    return outcome;
   }
   Outcome outcome;
   outcome.status = run_bare(text, options);
@@ -141,9 +201,12 @@ void ControlSession::close() {
   if (collecting_) {
     executor_.engine().log().add(fmt::format(
         "a transaction was closed before \"commit\": {} bytes dropped", buffer_.size()));
-    collecting_ = false;
-    buffer_.clear();
+  } else if (holds()) {
+    executor_.engine().log().add(
+        fmt::format("a text of {} bytes was closed: {}", buffer_.size(), kUnfinished));
   }
+  collecting_ = false;
+  buffer_.clear();
 }
 
 }  // namespace mapperfs

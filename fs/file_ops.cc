@@ -221,6 +221,16 @@ void FileSystem::write_text(fuse_req* req, TextFile& file, const char* data, std
 void FileSystem::flush(fuse_req* req, std::uint64_t ino, const fuse_file_info& fi) {
   if (Inode::of(ino).kind == FileKind::kDevice) {
     open_devices_.set_flushed(device_handle(fi), true);
+  } else if (TextFile& file = text_handle(fi); file.holds()) {
+    control_.post([this, req, &file] {
+      RunOptions options;
+      options.may_reply = false;
+      options.interrupted = [this, req] {
+        return stopping_.load(std::memory_order_acquire) || fuse_req_interrupted(req) != 0;
+      };
+      static_cast<void>(fuse_reply_err(req, file.finish(options).error()));
+    });
+    return;
   }
   static_cast<void>(fuse_reply_err(req, 0));
 }

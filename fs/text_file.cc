@@ -129,9 +129,21 @@ Status TextFile::write(std::string_view data, std::uint64_t offset, bool cut,
   return outcome.status;
 }
 
+Status TextFile::finish(const RunOptions& options) {
+  const std::lock_guard lock(mutex_);
+  Outcome outcome = session_.finish(options);
+  holds_.store(session_.holds(), std::memory_order_release);
+  have_text_ = false;
+  return outcome.status;
+}
+
 Outcome TextFile::take(std::string_view data, bool cut, const RunOptions& options) {
   if (kind_ == FileKind::kControl || kind_ == FileKind::kTable || kind_ == FileKind::kInactive) {
-    return session_.write(data, cut, options);
+    // Only one who waits for no replies is a program that copies, and hears of errors on closing.
+    Outcome outcome =
+        session_.write(data, ControlSession::rest_of(data, cut, !access_.read), options);
+    holds_.store(session_.holds(), std::memory_order_release);
+    return outcome;
   }
   Outcome outcome;
   if (device_->removed()) {
@@ -144,7 +156,7 @@ Outcome TextFile::take(std::string_view data, bool cut, const RunOptions& option
         executor_.engine().set_uuid(device_->name(), std::string(without_newline(data)));
   } else {
     Result<Command> command = parse_message(data);
-    outcome.status = command.status();
+    outcome.status = command.status().with_context(device_->name());
     if (command.ok()) {
       Result<std::string> answer =
           executor_.message(device_->name(), command->sector, command->operands);

@@ -31,6 +31,10 @@ class TextFile {
   Result<std::string> read(std::uint64_t offset, std::size_t size);
   // The reply can be read afterwards, from offset 0 or from the position behind the write.
   Status write(std::string_view data, std::uint64_t offset, bool cut, const RunOptions& options);
+  // A descriptor is closed: runs what a write left for now (ControlSession::finish).
+  Status finish(const RunOptions& options);
+  // Whether finish() has anything to do. Any thread.
+  [[nodiscard]] bool holds() const { return holds_.load(std::memory_order_acquire); }
 
   [[nodiscard]] FileKind kind() const { return kind_; }
   [[nodiscard]] const std::shared_ptr<MappedDevice>& device() const { return device_; }
@@ -49,6 +53,8 @@ class TextFile {
   // Whether reads give replies to writes rather than a text of the file's own.
   const bool replies_;
   std::atomic<std::uint32_t> event_seen_{0};
+
+  std::atomic<bool> holds_{false};
 
   std::mutex mutex_;  // serialises what comes from threads that share the open file
   ControlSession session_;

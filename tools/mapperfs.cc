@@ -60,7 +60,7 @@ Status execute_file(ControlExecutor& executor, const std::string& path) {
     return {errno != 0 ? errno : EIO, fmt::format("tables {}: {}", path, std::strerror(errno))};
   }
   ControlSession session(executor, ControlSession::Kind::kControl, nullptr);
-  Outcome outcome = session.write(text, false, {});
+  Outcome outcome = session.write(text, ControlSession::Rest::kNone, {});
   session.close();
   return outcome.status.with_context(fmt::format("tables {}", path));
 }

@@ -122,7 +122,7 @@ TEST(TextFile, SendsMessages) {
   EXPECT_NE(whole(*message).find('1'), std::string::npos);
   EXPECT_EQ(message->write("nonsense\n", 0, false, {}).error(), EINVAL);
   EXPECT_EQ(message->write("7\n", 0, false, {}).error(), EINVAL);
-  EXPECT_EQ(whole(*message), "message: Empty message received.\n");
+  EXPECT_EQ(whole(*message), "disk: message: Empty message received.\n");
 }
 
 }  // namespace

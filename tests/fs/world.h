@@ -32,7 +32,7 @@ class World {
   // One write to `control`.
   Outcome control(std::string_view text) {
     ControlSession session(executor, ControlSession::Kind::kControl, nullptr);
-    return session.write(text, false, {});
+    return session.write(text, ControlSession::Rest::kNone, {});
   }
   void control_ok(std::string_view text) {
     const Outcome outcome = control(text);
