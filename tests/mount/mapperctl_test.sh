@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # mapperctl against a real mount, where a scripted one cannot stand in: which folders it takes for a
-# mount, in whose folder a table's paths are looked up, and names that need every escape.
+# mount, in whose folder a table's paths are looked up, names that need every escape, and top.
 . "$(dirname "$0")/lib.sh"
 need_fuse
 need python3
@@ -54,4 +54,23 @@ ctl create --table '0 8 zero' -- --odd:
 ctl rename -- --odd: '#:'
 same "renamed" "#:: 0 8 zero " "$(ctl table)"
 ctl remove '#:'
+
+# --- top: one read is under way on `slow` all the time that it looks, none on `idle` ---
+ctl create idle --table '0 8 ram'
+ctl create slow --table '0 8 delay idle 0 6000'
+timeout 20 dd if="$MNT/slow" of=/dev/null bs=4096 count=1 iflag=direct status=none &
+reader=$!
+for ((i = 0; i < 500; ++i)); do
+  [ "$(timeout 5 awk '{ print $9 }' "$MNT/sys/slow/stats")" != 1 ] || break
+  read -r -t 0.02 <> <(:) || true
+done
+top=$(ctl top --once --interval 0.5)
+wait "$reader" || fail "the delayed read failed"
+# Name r/s w/s rMiB/s wMiB/s r_ms w_ms InFl Busy%
+read -r _ reads _ _ _ _ _ flying busy <<<"$(grep '^slow ' <<<"$top")"
+same "reads that ended" "0" "$reads"
+same "reads under way" "1" "$flying"
+[ "${busy%.*}" -ge 90 ] || fail "busy: $busy % of the time; $top"
+read -r _ _ _ _ _ _ _ flying busy <<<"$(grep '^idle ' <<<"$top")"
+same "the idle device" "0 0.0" "$flying $busy"
 stop
