@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "metadata/pool_metadata.h"
@@ -19,9 +20,19 @@ class ThinDeviceHandle final : public ThinDevice {
 
   [[nodiscard]] std::optional<ThinMapping> lookup_cached(
       std::uint64_t virtual_block) const noexcept override {
-    const std::optional<std::uint64_t> word = pool_.trees().find_cached(
-        Root{state_->root.load(std::memory_order_acquire)}, virtual_block);
-    return word.has_value() ? std::optional(mapping_of(*word)) : std::nullopt;
+    const Trees& trees = pool_.trees();
+    for (int i = 0; i < kTries; ++i) {
+      const std::uint64_t departures = trees.departures();
+      const std::optional<std::uint64_t> word =
+          trees.find_cached(Root{state_->root.load(std::memory_order_acquire)}, virtual_block);
+      if (!word.has_value()) {
+        break;
+      }
+      if (departures == trees.departures()) {
+        return mapping_of(*word);
+      }
+    }
+    return std::nullopt;
   }
 
   [[nodiscard]] Result<ThinMapping> lookup(std::uint64_t virtual_block) const override {
@@ -82,16 +93,24 @@ class ThinDeviceHandle final : public ThinDevice {
     return {EROFS, fmt::format("thin device {}: part of a metadata snapshot", id())};
   }
 
-  // A page that is missing was most likely replaced while we were on the way to it. With changes
-  // kept out it must be there.
+  // A page that is missing was most likely replaced while we were on the way to it, and what was
+  // read is worth nothing if a tree has left a page to others meanwhile. With changes kept out the
+  // page must be there, and is ours.
   template <typename Read>
   auto retried(const Read& read) const -> decltype(read(Root{})) {
     if (state_->gone) {
       return Status(ENODATA, fmt::format("thin device {}: is gone", id()));
     }
-    auto result = read(Root{state_->root.load(std::memory_order_acquire)});
-    if (result.ok() || result.status().error() != ENOENT) {
-      return result;
+    const Trees& trees = pool_.trees();
+    for (int i = 0; i < kTries; ++i) {
+      const std::uint64_t departures = trees.departures();
+      auto result = read(Root{state_->root.load(std::memory_order_acquire)});
+      if (!result.ok() && result.status().error() != ENOENT) {
+        return result;
+      }
+      if (result.ok() && departures == trees.departures()) {
+        return result;
+      }
     }
     const std::lock_guard<FairMutex> lock(state_->mutex);
     auto again = read(Root{state_->root.load(std::memory_order_acquire)});
@@ -101,26 +120,51 @@ class ThinDeviceHandle final : public ThinDevice {
     return again;
   }
 
+  // Looks without a lock before one is taken, or before the caller takes another way.
+  static constexpr int kTries = 3;
+
   PoolMetadata& pool_;
   const std::shared_ptr<DeviceState> state_;
 };
+
+// The words of a leaf, as they were at one moment.
+struct LeafWords {
+  std::uint64_t base = 0;  // the block of the first
+  std::array<std::uint64_t, kPageEntries> words{};
+};
+
+Result<std::optional<LeafWords>> words_of(const Result<std::optional<LeafView>>& leaf) {
+  if (!leaf.ok()) {
+    return leaf.status();
+  }
+  if (!leaf->has_value()) {
+    return std::optional<LeafWords>();
+  }
+  LeafWords words;
+  words.base = (*leaf)->base;
+  for (unsigned i = 0; i < kPageEntries; ++i) {
+    words.words[i] = (*leaf)->page->word(i);
+  }
+  return std::optional<LeafWords>(words);
+}
 
 Status ThinDeviceHandle::for_each_run(std::uint64_t begin, std::uint64_t end,
                                       const std::function<bool(const ThinRun&)>& fn) const {
   ThinRun run;
   bool more = true;
   for (std::uint64_t at = begin; more && at < end;) {
-    auto leaf = retried([&](Root root) { return pool_.trees().next_leaf(root, at); });
+    const auto leaf =
+        retried([&](Root root) { return words_of(pool_.trees().next_leaf(root, at)); });
     if (!leaf.ok()) {
       return leaf.status();
     }
     if (!leaf->has_value() || (*leaf)->base >= end) {
       break;
     }
-    const LeafView& view = **leaf;
+    const LeafWords& view = **leaf;
     const std::uint64_t last = std::min(end, view.base + kPageEntries);
     for (at = std::max(at, view.base); more && at < last; ++at) {
-      const std::uint64_t word = view.page->word(at - view.base);
+      const std::uint64_t word = view.words[at - view.base];
       if (word == 0) {
         continue;
       }

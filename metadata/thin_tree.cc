@@ -254,6 +254,7 @@ Result<PagePin> Trees::own_by_copy(std::atomic<std::uint64_t>& root, Slot slot, 
   count_children(1);
   cache_.mark_dirty(own_counts);
   const std::uint64_t id = page->key().number();
+  departures_.fetch_add(1);  // before others may take the page for theirs
   if (own_counts.drop_if_shared(id % kRefsPerPage)) {
     point(root, slot, (*copy)->key().number(), level);
     return copy;
@@ -473,6 +474,7 @@ Result<RemoveStep> Trees::remove_whole_leaf(std::atomic<std::uint64_t>& root, Le
   unlink(root, *path, *counts);
   Page& own_count = counts->page_of(id);
   cache_.mark_dirty(own_count);
+  departures_.fetch_add(1);  // before others may take the leaf for theirs
   if (!own_count.drop_if_shared(id % kRefsPerPage)) {
     data_.drop_owner(*data_counts, blocks, freed);
     free_page(leaf.page, *counts);

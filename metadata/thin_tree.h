@@ -46,14 +46,22 @@ struct RemoveStep {
   std::uint64_t unmapped = 0;
 };
 
-// Reading needs no lock, but what a reader follows may be changed under it: it then sees the state
-// before or after, or a page that is gone (ENOENT), upon which it starts again at the root. Changes
-// of one tree are serialised by the caller, who is inside the transaction's gate.
+// Reading needs no lock, but what a reader follows may be changed under it. It then sees the state
+// before or after; or a page that is gone (ENOENT), upon which it starts again at the root; or a
+// page that the tree has left to another one, which writes to it or is being deleted. So whoever
+// reads asks for departures() first, then for the root, and believes nothing of what it found if
+// the number is another one afterwards. Changes of one tree are serialised by the caller, who is
+// inside the transaction's gate.
 class Trees {
  public:
   Trees(PageCache& cache, DataMap& data, PageIds& ids) : cache_(cache), data_(data), ids_(ids) {}
   Trees(const Trees&) = delete;
   Trees& operator=(const Trees&) = delete;
+
+  // How often a tree has left a page to others. Read before a root and after the last word.
+  [[nodiscard]] std::uint64_t departures() const noexcept {
+    return departures_.load(std::memory_order_acquire);
+  }
 
   // The leaf's word for `virtual_block`, 0 if unmapped; nullopt if a page is not in memory.
   [[nodiscard]] std::optional<std::uint64_t> find_cached(
@@ -125,6 +133,7 @@ class Trees {
   PageCache& cache_;
   DataMap& data_;
   PageIds& ids_;
+  alignas(kCacheLineBytes) std::atomic<std::uint64_t> departures_{0};
 };
 
 // The data blocks that a leaf's words from `first` up to `last` name, in order.
