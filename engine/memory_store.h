@@ -67,7 +67,8 @@ class MemoryStore {
   // Data (a page written at least once since it was punched) or hole at `sector`, up to `max`
   // sectors; may answer with less than the whole run.
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const;
-  // Bytes that are allocated now.
+  // Bytes of memory that are allocated now, as far as the store or the kernel knows. Not on any
+  // path of I/O: shows whether a punch gave memory back, which extent() cannot tell.
   [[nodiscard]] std::uint64_t allocated_bytes() const;
 
   // The memfd for others to read and write directly (FUSE passthrough), or -1 where there is none.

@@ -175,12 +175,10 @@ class Target {
 
  protected:
   Target(const TargetInfo& ti, const TargetFeatures& features) : ti_(ti), features_(features) {}
-  // For what a target only knows when its table is complete; not after the table went live.
-  TargetFeatures& mutable_features() { return features_; }
 
  private:
-  TargetInfo ti_;
-  TargetFeatures features_;
+  const TargetInfo ti_;
+  const TargetFeatures features_;
 };
 
 // An extent of a target that maps a run one to one onto `dev` at `at`.

@@ -179,8 +179,9 @@ inline std::map<std::string, Hooks*>& hooks_by_name() {
 class Target final : public mapperfs::Target {
  public:
   static Result<std::unique_ptr<mapperfs::Target>> ctr(const TargetInfo& ti, TargetArgs& args) {
-    auto target = std::make_unique<Target>(ti);
-    TargetFeatures& features = target->mutable_features();
+    Spec spec;
+    std::vector<DevRef> devs;
+    Hooks* hooks = nullptr;
     for (std::size_t i = 0; i < args.count(); ++i) {
       const std::string word = args.word(i, "word");
       const std::size_t equals = word.find('=');
@@ -189,23 +190,55 @@ class Target final : public mapperfs::Target {
       std::uint64_t number = 0;
       parse_decimal(value, number);
       if (key == "dev") {
-        target->devs_.push_back(args.device(++i, "Device lookup failed"));
+        devs.push_back(args.device(++i, "Device lookup failed"));
         if (args.failed()) {
           return args.status();
         }
       } else if (key == "fail") {
         return Status(static_cast<int>(number), "told to fail");
       } else if (key == "hooks") {
-        target->hooks_ = hooks_by_name().at(value);
+        hooks = hooks_by_name().at(value);
       } else {
-        set_feature(*target, features, key, number);
+        spec.set(key, number);
       }
     }
+    auto target = std::make_unique<Target>(ti, spec, std::move(devs), hooks);
     target->note("ctr");
     return std::unique_ptr<mapperfs::Target>(std::move(target));
   }
 
-  explicit Target(const TargetInfo& ti) : mapperfs::Target(ti, {}) {}
+  // What the words with numbers, and those without any, say.
+  struct Spec {
+    sector_t at = 0;
+    std::uint32_t block_size = 0;
+    TargetFeatures features;
+
+    void set(const std::string& key, std::uint64_t number) {
+      const auto count = static_cast<std::uint16_t>(number);
+      const std::map<std::string, std::function<void()>> setters = {
+          {"at", [&] { at = number; }},
+          {"lbs", [&] { block_size = static_cast<std::uint32_t>(number); }},
+          {"io", [&] { features.max_io_len = number; }},
+          {"flush", [&] { features.num_flush_bios = count; }},
+          {"discard", [&] { features.num_discard_bios = count; }},
+          {"erase", [&] { features.num_secure_erase_bios = count; }},
+          {"zeroes", [&] { features.num_write_zeroes_bios = count; }},
+          {"bypass", [&] { features.flush_bypasses_map = true; }},
+          {"takes-discards", [&] { features.discards_supported = true; }},
+          {"cuts-discards", [&] { features.max_discard_granularity = true; }},
+          {"has-cache", [&] { features.flush_supported = true; }},
+          {"ends", [&] { features.wants_end_io = true; }},
+      };
+      setters.at(key)();
+    }
+  };
+
+  Target(const TargetInfo& ti, const Spec& spec, std::vector<DevRef> devs, Hooks* hooks)
+      : mapperfs::Target(ti, spec.features),
+        devs_(std::move(devs)),
+        at_(spec.at),
+        block_size_(spec.block_size),
+        hooks_(hooks) {}
   ~Target() override { note("dtr"); }
 
   MapIo map(Bio& bio) noexcept override {
@@ -266,35 +299,16 @@ class Target final : public mapperfs::Target {
   BlockDevice& dev(std::size_t n = 0) { return *devs_.at(n); }
 
  private:
-  static void set_feature(Target& target, TargetFeatures& features, const std::string& key,
-                          std::uint64_t number) {
-    const auto count = static_cast<std::uint16_t>(number);
-    const std::map<std::string, std::function<void()>> setters = {
-        {"at", [&] { target.at_ = number; }},
-        {"lbs", [&] { target.block_size_ = static_cast<std::uint32_t>(number); }},
-        {"io", [&] { features.max_io_len = number; }},
-        {"flush", [&] { features.num_flush_bios = count; }},
-        {"discard", [&] { features.num_discard_bios = count; }},
-        {"erase", [&] { features.num_secure_erase_bios = count; }},
-        {"zeroes", [&] { features.num_write_zeroes_bios = count; }},
-        {"bypass", [&] { features.flush_bypasses_map = true; }},
-        {"takes-discards", [&] { features.discards_supported = true; }},
-        {"cuts-discards", [&] { features.max_discard_granularity = true; }},
-        {"has-cache", [&] { features.flush_supported = true; }},
-        {"ends", [&] { features.wants_end_io = true; }},
-    };
-    setters.at(key)();
-  }
   void note(const char* what) {
     if (hooks_ != nullptr) {
       hooks_->diary.add(fmt::format("{} {}", what, begin()));
     }
   }
 
-  std::vector<DevRef> devs_;
-  sector_t at_ = 0;
-  std::uint32_t block_size_ = 0;
-  Hooks* hooks_ = nullptr;
+  const std::vector<DevRef> devs_;
+  const sector_t at_;
+  const std::uint32_t block_size_;
+  Hooks* const hooks_;
 };
 
 }  // namespace mapperfs::probe
