@@ -121,9 +121,9 @@ std::uint64_t first_seed() {
 }
 
 std::uint64_t seed_count(std::uint64_t runs) {
-  return std::getenv("MAPPERFS_SEED") != nullptr   ? 1
-         : std::getenv("MAPPERFS_LONG") != nullptr ? runs * 100
-                                                   : runs;
+  const char* text = std::getenv("MAPPERFS_LONG");
+  const bool many = text != nullptr && std::strtoul(text, nullptr, 10) != 0;
+  return std::getenv("MAPPERFS_SEED") != nullptr ? 1 : many ? runs * 100 : runs;
 }
 
 }  // namespace mapperfs::testing

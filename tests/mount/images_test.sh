@@ -42,7 +42,7 @@ PY
   timeout 60 qemu-img bench -f raw -w -t none -c 2000 -d 16 -s 4096 "$MNT/disk" >/dev/null || fail "qemu-img bench"
   timeout 60 qemu-img convert -f raw -O qcow2 "$MNT/disk" "$WORK/out.qcow2" || fail "qemu-img convert out"
 else
-  echo "qemu-img is missing: that part is not tested" >&2
+  part_skipped "qemu-img is missing"
 fi
 
 if command -v nbdkit >/dev/null && command -v nbdcopy >/dev/null; then
@@ -54,7 +54,7 @@ if command -v nbdkit >/dev/null && command -v nbdcopy >/dev/null; then
   timeout 60 nbdkit -U - file "$MNT/disk" --run "nbdcopy \$uri $WORK/nbd" || fail "nbdcopy out"
   cmp "$WORK/img" "$WORK/nbd" || fail "nbdcopy out changed the data"
 else
-  echo "nbdkit or nbdcopy is missing: that part is not tested" >&2
+  part_skipped "nbdkit or nbdcopy is missing"
 fi
 control "remove disk"
 stop

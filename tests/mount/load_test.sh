@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fio with verify while the table is swapped, the device suspended and resumed, or grown: no error,
-# no lost write, no hang.
+# no lost write, no hang. Each case takes 3 s, with MAPPERFS_LONG=1 a minute.
 . "$(dirname "$0")/lib.sh"
 need_fuse
 need fio python3
@@ -41,7 +41,14 @@ under_load() {
   done
 }
 
-swap() { control "disk: 0 131072 loop $WORK/a $((($1 % 2) * 0))"; }
+# The same sectors in one segment or two.
+swap() {
+  if [ $(($1 % 2)) = 0 ]; then
+    control "disk: 0 65536 loop $WORK/a 0" "disk: 65536 65536 loop $WORK/a 65536"
+  else
+    control "disk: 0 131072 loop $WORK/a"
+  fi
+}
 swap_targets() {
   if [ $(($1 % 2)) = 0 ]; then
     control "disk: 0 131072 linear base 0"

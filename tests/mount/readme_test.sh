@@ -62,7 +62,7 @@ said "part (5"
 said "$WORK/tmp/a.img too small for target"
 
 if [ "$(id -u)" != 0 ] || ! losetup -f >/dev/null 2>&1 || ! need_fs ext4; then
-  echo "SKIPPED: the block 'root-session': needs root, a loop device and ext4" >&2
+  part_skipped "the block 'root-session': needs root, a loop device and ext4"
   exit 0
 fi
 run_block root-session

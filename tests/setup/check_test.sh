@@ -28,13 +28,16 @@ sh(mount.plain mount "true")
 sh(unit.plain unit "true")
 sh(unit.skipped unit "exit 77")
 sh(mount.slow slow "exit 1")
+sh(mount.part mount "echo 'skipped: part_test.sh: no <tool>'; echo more")
 END
-expect 'sums the tests of GoogleTest and of ctest' 0 '^14 passed, 0 failed$' \
+expect 'sums the tests of GoogleTest and of ctest' 0 '^15 passed, 0 failed$' \
   "$top/tools/check" --only release
 expect 'counts what was skipped' 0 '3 skipped' "$top/tools/check" --only release
-expect 'runs the tests of the chosen labels' 0 '^13 passed, 0 failed$' \
+expect 'shows what a test left out' 0 '^ +skipped: part_test.sh: no <tool>$' \
+  "$top/tools/check" --only release
+expect 'runs the tests of the chosen labels' 0 '^14 passed, 0 failed$' \
   "$top/tools/check" --only system
-expect 'sums over stages' 0 '^27 passed, 0 failed$' "$top/tools/check" --only release,system
+expect 'sums over stages' 0 '^29 passed, 0 failed$' "$top/tools/check" --only release,system
 expect 'runs the slow tests when told to' 1 '1 failed$' "$top/tools/check" --slow --only release
 expect 'refuses an unknown stage' 2 "unknown stage 'relaese'" "$top/tools/check" --only relaese
 expect 'refuses an unknown option' 2 "unknown option '--fast'" "$top/tools/check" --fast
