@@ -136,6 +136,23 @@ def read_only(mount):
     mount.control("remove ro")
 
 
+def busy_time(mount):
+    """Field 10 of stats: ms with I/O under way, of the device that is slow and not of the one below it."""
+    def busy_ms(name):
+        return int(mount.read("sys", name, "stats").split()[9])
+
+    mount.control("slow: 0 2048 delay disk 0 200")
+    before = busy_ms("disk")
+    same("busy before any I/O", 0, busy_ms("slow"))
+    fd = os.open(mount.file("slow"), os.O_RDONLY)
+    os.pread(fd, 512, 0)
+    os.close(fd)
+    # The clock has ticks of up to 10 ms.
+    assert busy_ms("slow") >= 180, f"{busy_ms('slow')} ms busy of 200"
+    assert busy_ms("disk") - before < 180, "the device below was busy while the one above waited"
+    mount.control("remove slow")
+
+
 def ownership(mount):
     os.chmod(mount.file("disk"), 0o640)
     same("mode", 0o640, os.stat(mount.file("disk")).st_mode & 0o777)
@@ -177,6 +194,7 @@ def main():
         holes(mount)
         no_discard(mount)
         read_only(mount)
+        busy_time(mount)
         ownership(mount)
         shared_memory(mount)
 
