@@ -116,6 +116,7 @@ TEST_F(ThinNow, AThreadThatFillsABlockGivesNone) {
   EXPECT_FALSE(origin.done_at_once);
   EXPECT_EQ(inner.status(), BlkStatus::kOk);
   EXPECT_EQ(used(), "4/128");
+  remove("copied");  // its origin goes here
 }
 
 // The message's commit is kept waiting for the data device's flush.
