@@ -132,8 +132,8 @@ std::string stats_text(const MappedDevice& device) {
   return fmt::format(
       "{:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8} {:8}\n",
       ios(kRead), 0, sectors(kRead), ms(kRead), ios(kWrite), 0, sectors(kWrite), ms(kWrite),
-      sums.in_flight, sums.busy_ns / kNsPerMs, queue_ms, ios(kDiscard), 0, sectors(kDiscard), ms(kDiscard), ios(kFlush),
-      ms(kFlush));
+      sums.in_flight, sums.busy_ns / kNsPerMs, queue_ms, ios(kDiscard), 0, sectors(kDiscard),
+      ms(kDiscard), ios(kFlush), ms(kFlush));
 }
 
 std::string served_text(const MappedDevice& device, const DeviceNotes& notes) {
