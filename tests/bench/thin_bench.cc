@@ -489,7 +489,7 @@ class Bench {
 
 int main(int argc, char** argv) {
   mapperfs::Settings settings;
-  bool good = argc >= 2;
+  bool good = argc >= 2 && argv[1][0] != '-';
   settings.dir = good ? argv[1] : "";
   for (int i = 2; good && i < argc; i += 2) {
     const std::string word = argv[i];
