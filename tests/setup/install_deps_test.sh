@@ -28,6 +28,12 @@ expect_empty 'keeps the test set out of the build set' \
   "$("$install_deps" --build --list | grep -x fio)"
 expect 'is content when nothing is missing' 0 'all [0-9]+ packages' "$install_deps"
 expect_empty 'does not call apt when nothing is missing' "$(cat "$APT_LOG" 2>/dev/null)"
+expect 'makes the mtab that a bare Debian lacks' 0 'all [0-9]+ packages' \
+  env MAPPERFS_MTAB="$SCRATCH/etc-mtab" "$install_deps"
+expect 'links it with the mounts of whoever reads it' 0 '^\.\./proc/self/mounts$' \
+  readlink "$SCRATCH/etc-mtab"
+expect 'leaves an mtab that is there' 0 '^\.\./proc/self/mounts$' env MAPPERFS_MTAB="$SCRATCH/etc-mtab" \
+  sh -c '"$1" >/dev/null && readlink "$MAPPERFS_MTAB"' - "$install_deps"
 expect 'refuses an unknown option' 2 "unknown option '--all'" "$install_deps" --all
 
 MISSING='fio meson'
