@@ -22,7 +22,7 @@ struct PoolTuning {
   std::size_t cache_bytes = std::size_t{128} << 20;
   std::uint64_t nr_metadata_blocks = kThinMaxMetadataBlocks;
   // For tests: changes that the database keeps in memory and in one log, and its file system.
-  std::size_t memtable_bytes = std::size_t{32} << 20;
+  std::size_t memtable_bytes = ThinMetadataOptions{}.memtable_bytes;
   rocksdb::Env* env = nullptr;
 };
 PoolTuning pool_tuning();
