@@ -43,8 +43,6 @@ bool is_refusal(int error) {
          error == EINTR;
 }
 
-AioDevice& device_of(const Bio& bio) { return static_cast<AioDevice&>(*bio.dev); }
-
 }  // namespace
 
 AioOutcome aio_outcome(const Bio& bio, std::size_t done_bytes, long result) noexcept {
@@ -242,7 +240,7 @@ void AioContext::submit(Bio& bio) noexcept {
     return;
   }
   if (state_ != State::kReady && !start()) [[unlikely]] {
-    device_of(bio).aio_refused(bio);
+    aio_device_of(bio).aio_refused(bio);
     return;
   }
   Slot* slot = nullptr;
@@ -278,7 +276,7 @@ void AioContext::prepare(Slot& slot, Bio& bio) noexcept {
   slot.done_bytes = 0;
   slot.cb = {};
   slot.cb.data = &slot;
-  slot.cb.aio_fildes = device_of(bio).aio_fd(bio);
+  slot.cb.aio_fildes = aio_device_of(bio).aio_fd(bio);
   switch (bio.op) {
     case Op::kRead:
       slot.cb.aio_lio_opcode = IO_CMD_PREAD;
@@ -366,7 +364,7 @@ bool AioContext::keep_for_later(Slot** slots, std::size_t count) noexcept {
 // io_submit() did not take the slot's bio.
 void AioContext::give_up(Slot& slot, int error, Batch& batch) noexcept {
   Bio& bio = *slot.bio.load(std::memory_order_acquire);
-  AioDevice& device = device_of(bio);
+  AioDevice& device = aio_device_of(bio);
   release(slot, false, batch);
   if (is_refusal(error)) {
     device.aio_refused(bio);
@@ -465,7 +463,7 @@ bool AioContext::rescue_pending(Batch& batch) noexcept {
 // True where the bio has left the context.
 bool AioContext::complete(Slot& slot, long result, Batch& batch) noexcept {
   Bio& bio = *slot.bio.load(std::memory_order_acquire);
-  AioDevice& device = device_of(bio);
+  AioDevice& device = aio_device_of(bio);
   const AioOutcome outcome = aio_outcome(bio, slot.done_bytes, result);
   if (outcome.next == AioOutcome::Next::kContinue) {
     slot.done_bytes += outcome.moved_bytes;

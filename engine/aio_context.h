@@ -54,6 +54,9 @@ class AioDevice : public BlockDevice {
   AioDevice() = default;
 };
 
+// Of a bio that such a device has submitted.
+inline AioDevice& aio_device_of(const Bio& bio) { return static_cast<AioDevice&>(*bio.dev); }
+
 // What becomes of a bio of which a transfer has ended.
 struct AioOutcome {
   enum class Next : unsigned char {

@@ -6,11 +6,6 @@
 #include "engine/assert.h"
 
 namespace mapperfs {
-namespace {
-
-AioDevice& device_of(const Bio& bio) { return static_cast<AioDevice&>(*bio.dev); }
-
-}  // namespace
 
 RingAio::RingAio(SqeSource& source) : source_(source) {
   free_.reserve(kDepth);
@@ -38,7 +33,7 @@ void RingAio::start(Slot& slot, Bio& bio) noexcept {
 // What is left of the slot's bio.
 void RingAio::send(Slot& slot) noexcept {
   Bio& bio = *slot.bio;
-  const int fd = device_of(bio).aio_fd(bio);
+  const int fd = aio_device_of(bio).aio_fd(bio);
   const auto bytes = static_cast<unsigned>(bio.len_bytes() - slot.done_bytes);
   const std::uint64_t offset = (bio.sector << kSectorShift) + slot.done_bytes;
   ::io_uring_sqe& sqe = source_.next_sqe();
@@ -74,9 +69,9 @@ void RingAio::completed(std::uint64_t user_data, int result) noexcept {
     free_.push_back(&slot);
   }
   if (outcome.next == AioOutcome::Next::kRefuse) {
-    device_of(bio).aio_refused(bio);
+    aio_device_of(bio).aio_refused(bio);
   } else {
-    device_of(bio).aio_end(bio, outcome.status);
+    aio_device_of(bio).aio_end(bio, outcome.status);
   }
 }
 
