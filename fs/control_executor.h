@@ -51,9 +51,6 @@ class ControlExecutor {
   // Runs the script's commands in order up to the first that fails, then reports the script's own
   // error. Failures go to the engine's log.
   Outcome run(const Script& script, const RunOptions& options);
-  Outcome run_text(std::string_view text, const RunOptions& options) {
-    return run(parse_control(text), options);
-  }
 
   // The verbs behind files other than `control`. They do not log.
   Status set_table(const std::string& name, std::vector<TableLine> lines, bool read_only,

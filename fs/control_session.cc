@@ -88,10 +88,14 @@ Outcome ControlSession::finish(const RunOptions& options) {
   return write({}, Rest::kNone, options);
 }
 
-Outcome ControlSession::refuse(Status status) {
+void ControlSession::drop() {
   collecting_ = false;
   buffer_.clear();
   scan_from_ = 0;
+}
+
+Outcome ControlSession::refuse(Status status) {
+  drop();
   executor_.engine().log().add(status.message());
   std::string reply = status.message() + "\n";
   return {std::move(status), std::move(reply)};
@@ -118,9 +122,7 @@ Outcome ControlSession::run_all(std::span<const Piece> pieces, const RunOptions&
     Outcome outcome = run(piece.text, options);
     if (!outcome.status.ok()) {
       // What comes after a failed line has no effect, an unfinished transaction included.
-      collecting_ = false;
-      buffer_.clear();
-      scan_from_ = 0;
+      drop();
       return outcome;
     }
     all.reply += outcome.reply;
@@ -205,8 +207,7 @@ void ControlSession::close() {
     executor_.engine().log().add(
         fmt::format("a text of {} bytes was closed: {}", buffer_.size(), kUnfinished));
   }
-  collecting_ = false;
-  buffer_.clear();
+  drop();
 }
 
 }  // namespace mapperfs

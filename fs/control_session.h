@@ -56,6 +56,8 @@ class ControlSession {
   [[nodiscard]] bool bears_cut(const std::vector<Piece>& pieces) const;
   // Runs the pieces; drops what is buffered when one fails.
   Outcome run_all(std::span<const Piece> pieces, const RunOptions& options);
+  // Forgets what is buffered, a transaction that has begun included.
+  void drop();
   Outcome refuse(Status status);
   Outcome run(std::string_view text, const RunOptions& options);
   Status run_bare(std::string_view text, const RunOptions& options);
