@@ -23,6 +23,8 @@ ended() {
 }
 
 inside() {
+  # The copies of others' mounts would keep their daemons alive beyond their own umount.
+  umount --lazy --all --types fuse.mapperfs
   mount --bind "$MAPPERFS_INSTALLED/usr/local/bin" /usr/local/bin
   echo 'disk: 0 2048 ram' >"$WORK/tables"
 

@@ -87,6 +87,8 @@ timed() {
 }
 
 run_inside_namespace() {
+  # The copies of others' mounts would keep their daemons alive beyond their own umount.
+  umount --lazy --all --types fuse.mapperfs
   timed 'debootstrap makes a bare Debian 12' make_root || return
   timed 'the tree is copied in' copy_tree || return
   timed 'tools/quickstart --once works in it' inside 'cd /src && tools/quickstart --once' || return

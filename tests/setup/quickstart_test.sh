@@ -50,8 +50,10 @@ rm -rf --one-file-system "$folder" "$folder-files"
 
 # An ordinary user needs a /dev/fuse that is open to all, as udev makes it, and a fusermount3 that
 # is setuid. Where the node is root's alone, a private one stands over it for the length of this.
+# The namespace's copies of others' mounts would keep their daemons alive beyond their own umount.
 as_user() {
   unshare --mount sh -c '
+    umount --lazy --all --types fuse.mapperfs
     mknod -m 666 "$0/fuse" c 10 229 && mount --bind "$0/fuse" /dev/fuse &&
       exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"' "$SCRATCH/user" "$@"
 }
