@@ -4,11 +4,17 @@
 // libfuse knows one descriptor. fuse_session_custom_io() gives its answers to us instead; an answer
 // is known by the number of its request, which the kernel never uses twice. The numbers stay the
 // kernel's own, so an INTERRUPT, which always comes by descriptor, finds the request that it means.
+//
+// libfuse is given an INTERRUPT only once it knows the request. Otherwise it would answer EAGAIN
+// for the kernel to send it again, which only goes by the descriptor that the request came from: an
+// interrupt that overtakes its request on the way through two threads, or that is for a request of
+// a ring, would be lost. It waits here instead.
 #pragma once
 
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -18,6 +24,7 @@
 
 #include "fs/request_handler.h"
 
+struct fuse_in_header;
 struct fuse_init_out;
 
 namespace mapperfs {
@@ -69,10 +76,20 @@ class MessageRouter {
   struct Route {
     ReplyPlace* place = nullptr;
     Patch patch = Patch::kNone;
+    bool known = false;        // libfuse has it in its list
+    bool interrupted = false;  // before that
   };
+  // Interrupts kept for requests that are still on their way, the newest: those of reads and
+  // writes, which libfuse never sees, and of answered requests lie among them for ever. So many
+  // would have to come between an interrupt and its request, which another thread has already read.
+  static constexpr std::size_t kEarly = 64;
+
   Route take(std::uint64_t unique);
+  [[nodiscard]] Route route_for(const fuse_in_header& header, std::span<std::byte> message);
+  bool hand_on_interrupt(std::span<std::byte> message);
+  bool interrupt(std::uint64_t unique);
+  bool take_early(std::uint64_t unique);
   ssize_t reply_init(const Route& route, std::span<const iovec> pieces);
-  ssize_t reply_interrupt(std::uint64_t unique, std::span<const iovec> pieces);
 
   RequestHandler& handler_;
   ReplyPlace* notices_ = nullptr;
@@ -81,6 +98,8 @@ class MessageRouter {
   std::uint64_t offered_ = 0;  // by INIT: one thread
   std::mutex mutex_;
   std::unordered_map<std::uint64_t, Route> routes_;  // by unique; mutex_
+  std::array<std::uint64_t, kEarly> early_{};        // by unique, 0: none; mutex_
+  std::size_t next_early_ = 0;                       // the oldest of them; mutex_
 };
 
 }  // namespace mapperfs

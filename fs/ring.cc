@@ -57,6 +57,13 @@ RingPlace::RingPlace(Ring& ring, std::byte* memory)
   set_data(memory + kBufferAlignment);
 }
 
+void RingPlace::accept() noexcept {
+  fuse_in_header header{};
+  std::memcpy(&header, head_.in_out, sizeof(header));
+  unique_ = header.unique;
+  commit_id_ = head_.ent_in_out.commit_id;
+}
+
 void RingPlace::set_answer(int error, std::size_t bytes) noexcept {
   fuse_out_header header{};
   header.len = static_cast<std::uint32_t>(sizeof(header) + bytes);
@@ -75,6 +82,12 @@ ssize_t RingPlace::reply(std::span<const iovec> pieces) noexcept {
   fuse_out_header header{};
   std::memcpy(&header, pieces[0].iov_base, sizeof(header));
   std::size_t bytes = 0;
+  if (header.unique != unique_) {
+    for (const iovec& piece : pieces) {
+      bytes += piece.iov_len;
+    }
+    return static_cast<ssize_t>(bytes);
+  }
   for (const iovec& piece : pieces.subspan(1)) {
     if (piece.iov_len > memory_[1].iov_len - bytes) {
       bytes = 0;
@@ -312,8 +325,7 @@ void Ring::completed(std::uint64_t user_data, int result) {
 void Ring::take(RingPlace& place) {
   fuse_in_header header{};
   std::memcpy(&header, place.head_.in_out, sizeof(header));
-  place.unique_ = header.unique;
-  place.commit_id_ = place.head_.ent_in_out.commit_id;
+  place.accept();
   if (stage_.load(std::memory_order_relaxed) >= Stage::kClosing && closed_.load()) {
     place.send(ENOTCONN, 0);
     return;

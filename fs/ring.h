@@ -44,7 +44,9 @@ class RingPlace final : public IoRequest, public ReplyPlace {
  public:
   RingPlace(Ring& ring, std::byte* memory);
 
-  // ReplyPlace: libfuse's answer.
+  // The ring's thread: the kernel has put a request into the memory.
+  void accept() noexcept;
+  // ReplyPlace: libfuse's answer. One to another request than the one that is here is nobody's.
   ssize_t reply(std::span<const iovec> pieces) noexcept override;
 
   RingPlace* next_handed = nullptr;  // of HandBack

@@ -1,8 +1,10 @@
 #include "fs/message_router.h"
 
 #include <array>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/fs/fuse_messages.h"
@@ -38,9 +40,27 @@ class FakeLibfuse final : public RequestHandler {
   void serve_io(IoRequest&, const IoCall&) noexcept override { ADD_FAILURE(); }
   bool serve_message(std::span<std::byte> message) override {
     messages.emplace_back(message.begin(), message.end());
+    if (meanwhile != nullptr) {
+      std::exchange(meanwhile, nullptr)();
+    }
     return true;
   }
+  // Which request the message with that number interrupts; 0: none.
+  [[nodiscard]] std::uint64_t interrupted_by(std::size_t nr) const {
+    const Message& message = messages.at(nr);
+    fuse_in_header header{};
+    fuse_interrupt_in in{};
+    std::memcpy(&header, message.data(), sizeof(header));
+    if (header.opcode != FUSE_INTERRUPT || message.size() != sizeof(header) + sizeof(in)) {
+      return 0;
+    }
+    EXPECT_EQ(header.len, message.size());
+    std::memcpy(&in, message.data() + sizeof(header), sizeof(in));
+    EXPECT_EQ(header.unique, in.unique | fuse_abi::kInterruptBit);
+    return in.unique;
+  }
   std::vector<Message> messages;
+  std::function<void()> meanwhile;  // what another thread does during the next message
 };
 
 class MessageRouterTest : public testing::Test {
@@ -55,6 +75,15 @@ class MessageRouterTest : public testing::Test {
         [this] { ++after_init_; });
   }
   void hand_on(Message message, ReplyPlace& place) { EXPECT_TRUE(router_.hand_on(message, place)); }
+  void interrupt(std::uint64_t unique) {
+    fuse_interrupt_in in{};
+    in.unique = unique;
+    hand_on(fuse_test::make_message(FUSE_INTERRUPT, unique | fuse_abi::kInterruptBit, 0, in),
+            descriptor_);
+  }
+  void get_attributes(std::uint64_t unique, ReplyPlace& place) {
+    hand_on(fuse_test::make_message(FUSE_GETATTR, unique, 1, fuse_getattr_in{}), place);
+  }
   ssize_t answer(std::uint64_t unique, int error = 0) {
     fuse_out_header header{};
     header.len = sizeof(header);
@@ -73,6 +102,7 @@ class MessageRouterTest : public testing::Test {
 
   FakeLibfuse libfuse_;
   FakePlace notices_;
+  FakePlace descriptor_;  // of INTERRUPTs
   MessageRouter router_{libfuse_};
   std::optional<std::uint64_t> offered_;
   int after_init_ = 0;
@@ -131,20 +161,68 @@ TEST_F(MessageRouterTest, LetsDirectWritesOfOneDeviceGoSideBySide) {
   EXPECT_EQ(place.answers.at(3).size(), sizeof(fuse_out_header));
 }
 
-TEST_F(MessageRouterTest, AnAnswerToAnInterruptGoesWhereTheInterruptedRequestIs) {
+TEST_F(MessageRouterTest, AnInterruptOfAKnownRequestGoesOn) {
   FakePlace place;
-  FakePlace other;
-  fuse_interrupt_in in{};
-  in.unique = 2;
-  hand_on(fuse_test::make_message(FUSE_GETATTR, 2, 1, fuse_getattr_in{}), place);
-  hand_on(fuse_test::make_message(FUSE_INTERRUPT, 3, 0, in), other);
-  answer(3, -EAGAIN);
+  get_attributes(2, place);
+  interrupt(2);
+  ASSERT_EQ(libfuse_.messages.size(), 2U);
+  EXPECT_EQ(libfuse_.interrupted_by(1), 2U);
+  answer(2, -EINTR);
   EXPECT_EQ(place.answers.size(), 1U);
-  EXPECT_TRUE(other.answers.empty());
+}
+
+// The place is another request's as soon as it was answered: what libfuse says of an interrupt must
+// not get there.
+TEST_F(MessageRouterTest, AnAnswerToAnInterruptIsNoRequests) {
+  FakePlace place;
+  get_attributes(2, place);
+  EXPECT_EQ(answer(3, -EAGAIN), static_cast<ssize_t>(sizeof(fuse_out_header)));
+  EXPECT_TRUE(place.answers.empty());
   answer(2);
-  EXPECT_EQ(place.answers.size(), 2U);
+  EXPECT_EQ(place.answers.size(), 1U);
   EXPECT_GT(answer(3, -EAGAIN), 0) << "long answered: nobody wants it";
-  EXPECT_EQ(place.answers.size(), 2U);
+  EXPECT_EQ(place.answers.size(), 1U);
+  EXPECT_TRUE(descriptor_.answers.empty());
+}
+
+TEST_F(MessageRouterTest, AnInterruptThatOvertakesItsRequestIsNotLost) {
+  FakePlace place;
+  interrupt(2);
+  EXPECT_TRUE(libfuse_.messages.empty()) << "libfuse does not know it yet";
+  get_attributes(4, place);
+  EXPECT_EQ(libfuse_.messages.size(), 1U) << "meant for another";
+  get_attributes(2, place);
+  ASSERT_EQ(libfuse_.messages.size(), 3U);
+  EXPECT_EQ(libfuse_.interrupted_by(2), 2U);
+  get_attributes(6, place);
+  EXPECT_EQ(libfuse_.messages.size(), 4U) << "once";
+}
+
+TEST_F(MessageRouterTest, AnInterruptDuringTheHandOverComesBehindIt) {
+  FakePlace place;
+  libfuse_.meanwhile = [this] { interrupt(2); };
+  get_attributes(2, place);
+  ASSERT_EQ(libfuse_.messages.size(), 2U);
+  EXPECT_EQ(libfuse_.interrupted_by(1), 2U);
+  libfuse_.meanwhile = [this] {
+    interrupt(4);
+    answer(4);
+  };
+  get_attributes(4, place);
+  EXPECT_EQ(libfuse_.messages.size(), 3U) << "answered at once: nothing to interrupt";
+}
+
+TEST_F(MessageRouterTest, InterruptsOfReadsAndWritesAreForgottenInTime) {
+  FakePlace place;
+  for (std::uint64_t unique = 2; unique <= 2000; unique += 2) {
+    interrupt(unique);  // these requests went past libfuse
+  }
+  interrupt(2002);
+  get_attributes(2002, place);
+  ASSERT_EQ(libfuse_.messages.size(), 2U);
+  EXPECT_EQ(libfuse_.interrupted_by(1), 2002U);
+  get_attributes(2, place);
+  EXPECT_EQ(libfuse_.messages.size(), 3U);
 }
 
 TEST_F(MessageRouterTest, ForgetsWhatHasNoAnswer) {
