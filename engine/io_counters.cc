@@ -1,18 +1,48 @@
 #include "engine/io_counters.h"
 
+#include <memory>
+
 namespace mapperfs {
 
-IoCounters::~IoCounters() {
-  for (std::atomic<Slot*>& slot : slots_) {
-    const std::unique_ptr<Slot> owned(slot.load(std::memory_order_relaxed));
+template <typename Fn>
+void IoCounters::for_each_slot(Fn fn) const {
+  const auto visit = [&fn](const auto& places) {
+    for (const Place& place : places) {
+      if (Slot* slot = place.load(std::memory_order_acquire)) {
+        fn(*slot);
+      }
+    }
+  };
+  visit(slots_);
+  if (const FarPlaces* far = far_.load(std::memory_order_acquire)) {
+    visit(*far);
   }
 }
 
+IoCounters::~IoCounters() {
+  for_each_slot([](Slot& slot) { const std::unique_ptr<Slot> owned(&slot); });
+  const std::unique_ptr<FarPlaces> owned(far_.load(std::memory_order_relaxed));
+}
+
 // Slots are made by the one thread that has the queue, so that there is no race for the place.
-IoCounters::Slot& IoCounters::make_slot(std::size_t index) noexcept {
+IoCounters::Slot& IoCounters::make_slot(Place& place) noexcept {
   auto slot = std::make_unique<Slot>();
-  slots_[index].store(slot.get(), std::memory_order_release);
+  place.store(slot.get(), std::memory_order_release);
   return *slot.release();
+}
+
+// The list of places is raced for by all queues that have theirs in it.
+IoCounters::Slot& IoCounters::far_slot(std::size_t index) noexcept {
+  FarPlaces* places = far_.load(std::memory_order_acquire);
+  if (places == nullptr) {
+    auto made = std::make_unique<FarPlaces>();
+    if (far_.compare_exchange_strong(places, made.get(), std::memory_order_acq_rel)) {
+      places = made.release();
+    }
+  }
+  Place& place = (*places)[index];
+  Slot* slot = place.load(std::memory_order_relaxed);
+  return slot != nullptr ? *slot : make_slot(place);
 }
 
 // Finished is read before started: what is in flight at the first reading cannot be hidden by what
@@ -20,16 +50,10 @@ IoCounters::Slot& IoCounters::make_slot(std::size_t index) noexcept {
 bool IoCounters::idle() const {
   std::uint64_t finished = 0;
   std::uint64_t started = 0;
-  for (const std::atomic<Slot*>& place : slots_) {
-    if (const Slot* slot = place.load(std::memory_order_acquire)) {
-      finished += slot->finished.load(std::memory_order_acquire);
-    }
-  }
-  for (const std::atomic<Slot*>& place : slots_) {
-    if (const Slot* slot = place.load(std::memory_order_acquire)) {
-      started += slot->started.load(std::memory_order_acquire);
-    }
-  }
+  for_each_slot(
+      [&finished](const Slot& slot) { finished += slot.finished.load(std::memory_order_acquire); });
+  for_each_slot(
+      [&started](const Slot& slot) { started += slot.started.load(std::memory_order_acquire); });
   return started == finished;
 }
 
@@ -44,19 +68,15 @@ IoSums IoCounters::sums(std::uint64_t now_ns) const {
   IoSums sums;
   std::uint64_t finished = 0;
   std::uint64_t started = 0;
-  for (const std::atomic<Slot*>& place : slots_) {
-    const Slot* slot = place.load(std::memory_order_acquire);
-    if (slot == nullptr) {
-      continue;
-    }
-    finished += slot->finished.load(std::memory_order_acquire);
-    started += slot->started.load(std::memory_order_acquire);
+  for_each_slot([&](const Slot& slot) {
+    finished += slot.finished.load(std::memory_order_acquire);
+    started += slot.started.load(std::memory_order_acquire);
     for (std::size_t group = 0; group < kStatGroups; ++group) {
-      sums.ios[group] += slot->ios[group].load(std::memory_order_relaxed);
-      sums.sectors[group] += slot->sectors[group].load(std::memory_order_relaxed);
-      sums.time_ns[group] += slot->time_ns[group].load(std::memory_order_relaxed);
+      sums.ios[group] += slot.ios[group].load(std::memory_order_relaxed);
+      sums.sectors[group] += slot.sectors[group].load(std::memory_order_relaxed);
+      sums.time_ns[group] += slot.time_ns[group].load(std::memory_order_relaxed);
     }
-  }
+  });
   sums.in_flight = started > finished ? started - finished : 0;
   if (sums.in_flight != 0) {
     move_stamp(now_ns, true);

@@ -46,8 +46,11 @@ class IoCounters {
 
   // The slot of the calling thread's queue; made at its first I/O to this device.
   Slot& slot(const Queue& queue) noexcept {
+    if (queue.index() >= kNear) [[unlikely]] {
+      return far_slot(queue.index() - kNear);
+    }
     Slot* slot = slots_[queue.index()].load(std::memory_order_relaxed);
-    return slot != nullptr ? *slot : make_slot(queue.index());
+    return slot != nullptr ? *slot : make_slot(slots_[queue.index()]);
   }
   static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n,
                   std::memory_order order = std::memory_order_relaxed) noexcept {
@@ -74,9 +77,21 @@ class IoCounters {
   }
 
  private:
+  // Few processes ever have more queues than this: the places of the others are made when the first
+  // of them comes, so that a device that they never touch stays small.
+  static constexpr std::size_t kNear = 256;
+  static_assert(kNear < kMaxQueues);
+  using Place = std::atomic<Slot*>;
+  using FarPlaces = std::array<Place, kMaxQueues - kNear>;
+
   void move_stamp(std::uint64_t now_ns, bool busy) const noexcept;
-  Slot& make_slot(std::size_t index) noexcept;
-  std::array<std::atomic<Slot*>, kMaxQueues> slots_{};
+  static Slot& make_slot(Place& place) noexcept;
+  Slot& far_slot(std::size_t index) noexcept;
+  template <typename Fn>
+  void for_each_slot(Fn fn) const;
+
+  std::array<Place, kNear> slots_{};
+  std::atomic<FarPlaces*> far_{nullptr};  // owned; set once
   // Mutable, since asking for the sums accounts too. 0: nothing began yet.
   alignas(kCacheLineBytes) mutable std::atomic<std::uint64_t> stamp_ns_{0};
   mutable std::atomic<std::uint64_t> busy_ns_{0};

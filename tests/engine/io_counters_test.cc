@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <condition_variable>
+#include <mutex>
+#include <set>
 #include <thread>
+#include <vector>
 
 namespace mapperfs {
 namespace {
@@ -22,6 +26,35 @@ TEST(IoCounters, WhatStartedAndDidNotFinishIsInFlight) {
   EXPECT_FALSE(counters.idle());
   EXPECT_EQ(counters.sums().in_flight, 2U);
   IoCounters::add(slot.finished, 2);
+  EXPECT_TRUE(counters.idle());
+}
+
+// More threads at once than have their place in the device itself.
+TEST(IoCounters, QueuesBeyondTheFirstOnesCountToo) {
+  constexpr std::size_t kThreads = 300;
+  IoCounters counters;
+  std::mutex mutex;
+  std::condition_variable all_cv;
+  std::set<const IoCounters::Slot*> slots;
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      IoCounters::Slot& mine = counters.slot(Queue::current());
+      IoCounters::add(mine.started, 2);
+      IoCounters::add(mine.finished, 1);
+      EXPECT_EQ(&mine, &counters.slot(Queue::current()));
+      std::unique_lock lock(mutex);
+      slots.insert(&mine);
+      all_cv.notify_all();
+      all_cv.wait(lock, [&] { return slots.size() == kThreads; });
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(counters.sums().in_flight, kThreads);
+  EXPECT_FALSE(counters.idle());
+  IoCounters::add(counters.slot(Queue::current()).finished, kThreads);
   EXPECT_TRUE(counters.idle());
 }
 
