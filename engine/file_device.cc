@@ -213,7 +213,13 @@ bool FileDevice::past_the_end(const Bio& bio, const Files& now) const noexcept {
 }
 
 bool FileDevice::cache_worth_a_try(const Files& now) noexcept {
-  if (now.facts.speed == FileSpeed::kBuffered || cache_tries_.load(std::memory_order_relaxed) > 0) {
+  if (now.facts.speed == FileSpeed::kBuffered) {
+    return true;
+  }
+  if (now.facts.block_device) {
+    return false;  // "What the cache may answer" in file_device.h
+  }
+  if (cache_tries_.load(std::memory_order_relaxed) > 0) {
     return true;
   }
   return cold_reads_.fetch_add(1, std::memory_order_relaxed) % kColdReads == 0;

@@ -1,13 +1,19 @@
 // A regular file or a block device as a device of the engine.
 //
 // How data moves. A file on tmpfs or ramfs is read and written inside submit(): that is a memcpy in
-// the kernel. For every other file, a read is first tried with RWF_NOWAIT, which the page cache
-// answers inside submit() or not at all; after kCacheTries misses in a row that is given up, but
-// for one read in kColdReads (our own direct writes empty the cache, so it tends to be warm only
-// where someone else reads or has just written the file). What is left goes through libaio with
-// O_DIRECT where the file takes that, and through preadv2/pwritev2 on the environment's blocking
-// threads where it does not: no O_DIRECT in this file system, a buffer that is not aligned (copied
-// through one that is), a sector that is no whole block, no libaio.
+// the kernel. For every other regular file, a read is first tried with RWF_NOWAIT, which the page
+// cache answers inside submit() or not at all; after kCacheTries misses in a row that is given up,
+// but for one read in kColdReads (our own direct writes empty the cache, so it tends to be warm
+// only where someone else reads or has just written the file). What is left goes through libaio
+// with O_DIRECT where the file takes that, and through preadv2/pwritev2 on the environment's
+// blocking threads where it does not: no O_DIRECT in this file system, a buffer that is not aligned
+// (copied through one that is), a sector that is no whole block, no libaio.
+//
+// What the cache may answer. A page that is read into the cache while a direct write of it is in
+// flight may hold the old data. A file system drops such pages when the write is done. A block
+// device drops them only before an asynchronous direct write, and the old page would then be read
+// for ever: its reads go past the cache, and the few that cannot (a sector that is no whole block)
+// have the range dropped first.
 //
 // Two descriptors. The file is open twice, with O_DIRECT and without. Reads agree: a direct read
 // first writes back dirty pages of its range, a direct write drops the pages of its range. A

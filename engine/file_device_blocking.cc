@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -59,6 +60,16 @@ int write_all(int fd, std::byte* data, std::size_t bytes, std::uint64_t offset, 
 
 std::uint64_t offset_of(const Bio& bio) { return bio.sector << kSectorShift; }
 
+// Of a block device that is written past its cache: what the cache holds of the range may be older
+// than the disk ("What the cache may answer" in file_device.h). Dirty pages are newer, and stay.
+void drop_old_pages(int fd, std::uint64_t offset, std::size_t bytes) {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t begin = offset & ~(page - 1);  // pages in part would be kept
+  const std::uint64_t end = (offset + bytes + page - 1) & ~(page - 1);
+  ::posix_fadvise(fd, static_cast<off_t>(begin), static_cast<off_t>(end - begin),
+                  POSIX_FADV_DONTNEED);
+}
+
 bool is_whole_blocks(const Bio& bio, std::uint32_t align) {
   return ((offset_of(bio) | bio.len_bytes()) & (align - 1)) == 0;
 }
@@ -76,6 +87,9 @@ BlkStatus FileDevice::transfer_blocking(const Bio& bio) const noexcept {
   }
   const bool fua = (bio.flags & kBioFua) != 0;
   const int fd = now.buffered.get();
+  if (now.facts.block_device && now.facts.speed == FileSpeed::kDirect) {
+    drop_old_pages(fd, offset_of(bio), bio.len_bytes());
+  }
   return blk_status_of_errno(
       bio.op == Op::kRead ? transfer_all(fd, true, bio.data, bio.len_bytes(), offset_of(bio), 0)
                           : write_all(fd, bio.data, bio.len_bytes(), offset_of(bio), fua));

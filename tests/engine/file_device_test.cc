@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -44,6 +45,17 @@ std::int64_t size_bytes(const std::string& path) {
   struct stat st {};
   EXPECT_EQ(::stat(path.c_str(), &st), 0);
   return st.st_size;
+}
+
+// Pages of the file's range that are in the page cache.
+std::size_t cached_pages(int fd, std::size_t offset, std::size_t bytes) {
+  void* const map = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(offset));
+  EXPECT_NE(map, MAP_FAILED);
+  std::vector<unsigned char> pages(bytes / static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+  EXPECT_EQ(::mincore(map, bytes, pages.data()), 0);
+  ::munmap(map, bytes);
+  return static_cast<std::size_t>(
+      std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return page % 2 == 1; }));
 }
 
 // The device looks at the size once in a tick.
@@ -444,6 +456,47 @@ TEST_F(FileDeviceOnLoop, SectorsOfA4kDiskGoThroughTheCache) {
   ASSERT_EQ(run(*device_, Op::kRead, 0, 16, back.data()), BlkStatus::kOk);
   std::copy_n(one.data(), 512, data.data() + std::size_t{3} * 512);
   EXPECT_EQ(std::memcmp(back.data(), data.data(), data.size()), 0);
+}
+
+// While a direct write of a block device is in flight, its page cache may be filled with what the
+// write is about to replace, and the kernel leaves that there.
+TEST_F(FileDeviceOnLoop, NeitherFillsNorBelievesThePageCache) {
+  const UniqueFd other(::open(loop_->path().c_str(), O_RDONLY | O_CLOEXEC));
+  ASSERT_EQ(::posix_fadvise(other.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  Buffer back(8);
+  for (sector_t at = 1024; at < 2048; at += 8) {
+    ASSERT_EQ(run(*device_, Op::kRead, at, 8, back.data()), BlkStatus::kOk);
+  }
+  EXPECT_EQ(cached_pages(other.get(), std::size_t{1024} << kSectorShift, 1024 << kSectorShift), 0U);
+  Buffer old(8);
+  ASSERT_EQ(::pread(other.get(), old.data(), old.size(), 0), 4096) << "now the old page is cached";
+  Buffer data(8);
+  data.fill(3);
+  const UniqueFd below(::open((dir_ / "image").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(below.get(), data.data(), data.size(), 0), 4096);
+  ASSERT_EQ(::fdatasync(below.get()), 0);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(run(*device_, Op::kRead, 0, 8, back.data()), BlkStatus::kOk);
+    EXPECT_TRUE(back.has_pattern(3)) << "read " << i;
+  }
+}
+
+TEST_F(FileDeviceOnLoop, SectorsOfA4kDiskAreReadFromTheDiskEachTime) {
+  device_.reset();
+  loop_ = std::make_unique<LoopDevice>(dir_.make_file("image4k", kSectors << kSectorShift), 4096);
+  if (!loop_->ok()) {
+    GTEST_SKIP() << "no loop device with blocks of 4096 bytes";
+  }
+  device_ = open_device(*env_, loop_->path());
+  Buffer one(1);
+  ASSERT_EQ(run(*device_, Op::kRead, 3, 1, one.data()), BlkStatus::kOk);
+  EXPECT_TRUE(one.is_zero());
+  Buffer data(8);
+  data.fill(4);
+  const UniqueFd below(::open((dir_ / "image4k").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(below.get(), data.data(), data.size(), 0), 4096);
+  ASSERT_EQ(run(*device_, Op::kRead, 3, 1, one.data()), BlkStatus::kOk);
+  EXPECT_EQ(std::memcmp(one.data(), data.data() + std::size_t{3} * 512, 512), 0);
 }
 
 TEST_F(FileDeviceOnLoop, EndOfTheDeviceIsAnError) {
