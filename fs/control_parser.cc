@@ -141,7 +141,7 @@ class Parser {
       ++script_.lines;
       Status status = line(text.substr(0, end));
       if (!status.ok()) {
-        // A table with a bad line is no table: its earlier lines have no effect either.
+        // What cannot be read may be a line of the table before it: that one is no table either.
         if (group_open_) {
           script_.commands.pop_back();
         }
@@ -203,13 +203,13 @@ class Parser {
     std::string name = unescape(first.substr(0, first.size() - 1));
     Result<TableLine> parsed = parse_table_line(rest);
     if (!parsed.ok()) {
-      // The lines before belong to the same table only if the name is the same.
-      group_open_ = group_open_ && continues(verb, name);
+      forget_table(verb, name);
       return parsed.status().with_context(name);
     }
     if (!group_open_ || !continues(verb, name)) {
       group_open_ = false;
       if (!seen_.emplace(verb, name).second) {
+        forget_table(verb, name);
         return {EINVAL, fmt::format("{}: table lines of one name must stand together", name)};
       }
       Command& group = add(verb);
@@ -220,6 +220,19 @@ class Parser {
     group.options |= options;
     group.table.push_back(parsed.take());
     return {};
+  }
+
+  // A table with a bad line is no table, nor is one with a line elsewhere: running the lines that
+  // stood first would swap half of it live. What comes after them goes as well, so that what runs
+  // is a beginning of the text.
+  void forget_table(Verb verb, const std::string& name) {
+    group_open_ = false;
+    std::vector<Command>& commands = script_.commands;
+    commands.erase(std::find_if(commands.begin(), commands.end(),
+                                [&](const Command& command) {
+                                  return command.verb == verb && command.name() == name;
+                                }),
+                   commands.end());
   }
 
   [[nodiscard]] bool continues(Verb verb, const std::string& name) const {
