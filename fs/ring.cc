@@ -119,7 +119,7 @@ Ring::Ring(RequestHandler& handler, MessageRouter& router, const Options& option
 Ring::~Ring() {
   end();
   if (memory_ != nullptr) {
-    ::munmap(memory_, options_.depth * kPlaceBytes);
+    ::munmap(memory_, memory_bytes_);
   }
 }
 
@@ -187,8 +187,13 @@ void Ring::thread_main() {
   ring_.reset();
 }
 
+// Mapped, not allocated: on most machines there are more possible cores than cores, and no request
+// ever touches the memory of those.
 bool Ring::map_memory() {
-  void* memory = ::mmap(nullptr, options_.depth * kPlaceBytes, PROT_READ | PROT_WRITE,
+  const std::size_t places_bytes = options_.depth * kPlaceBytes;
+  memory_bytes_ = places_bytes + sizeof(fuse_in_header) + sizeof(fuse_abi::UringHead::op_in) +
+                  options_.payload_bytes;
+  void* memory = ::mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
     return false;
@@ -197,8 +202,7 @@ bool Ring::map_memory() {
   for (unsigned i = 0; i < options_.depth; ++i) {
     places_.push_back(std::make_unique<RingPlace>(*this, memory_ + i * kPlaceBytes));
   }
-  message_.resize(sizeof(fuse_in_header) + sizeof(fuse_abi::UringHead::op_in) +
-                  options_.payload_bytes);
+  message_ = memory_ + places_bytes;
   return true;
 }
 
@@ -351,7 +355,7 @@ void Ring::hand_on(RingPlace& place, std::size_t payload_bytes) {
     place.send(EIO, 0);
     return;
   }
-  std::byte* at = message_.data();
+  std::byte* at = message_;
   std::memcpy(at, &header, sizeof(header));
   std::memcpy(at + sizeof(header), place.head_.op_in, argument);
   std::memcpy(at + sizeof(header) + argument, place.data(), payload_bytes);

@@ -133,9 +133,10 @@ class Ring final : private SqeSource {
 
   // The ring's thread.
   std::unique_ptr<::io_uring, RingDelete> ring_;
-  std::byte* memory_ = nullptr;
+  std::byte* memory_ = nullptr;  // of the places, then of message_
+  std::size_t memory_bytes_ = 0;
+  std::byte* message_ = nullptr;  // for libfuse, which wants requests in one piece
   std::vector<std::unique_ptr<RingPlace>> places_;
-  std::vector<std::byte> message_;  // for libfuse, which wants requests in one piece
   RingAio file_io_{*this};
   bool offered_ = false;
   std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered

@@ -22,22 +22,10 @@ constexpr std::uint64_t kDefaultBytes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kLeastDefaultDepth = 16;
 constexpr std::uint64_t kMostDefaultDepth = 256;
 
-// Cores that may ever be: "0-3" or "0-1,4-5".
+// Cores that may ever be.
 unsigned possible_cores() {
   std::ifstream list("/sys/devices/system/cpu/possible");
-  unsigned count = 0;
-  unsigned first = 0;
-  while (list >> first) {
-    unsigned last = first;
-    if (list.peek() == '-') {
-      list.ignore();
-      list >> last;
-    }
-    count += last >= first ? last - first + 1 : 0;
-    if (list.peek() == ',') {
-      list.ignore();
-    }
-  }
+  const unsigned count = Rings::count_cores(list);
   return count > 0 ? count : static_cast<unsigned>(std::max(1, ::get_nprocs_conf()));
 }
 
@@ -52,6 +40,29 @@ unsigned Rings::default_depth(std::uint32_t request_bytes) {
   const std::uint64_t cores = std::max(1U, std::thread::hardware_concurrency());
   return static_cast<unsigned>(
       std::clamp(kDefaultBytes / (cores * request_bytes), kLeastDefaultDepth, kMostDefaultDepth));
+}
+
+unsigned Rings::count_cores(std::istream& list) {
+  unsigned count = 0;
+  unsigned first = 0;
+  while (list >> first) {
+    unsigned last = first;
+    if (list.peek() == '-') {
+      list.ignore();
+      list >> last;
+    }
+    count += last >= first ? last - first + 1 : 0;
+    if (list.peek() == ',') {
+      list.ignore();
+    }
+  }
+  return count;
+}
+
+std::string Rings::too_many(unsigned cores) {
+  return cores <= kMaxRings
+             ? std::string()
+             : fmt::format("{} possible cores are more than {} rings", cores, kMaxRings);
 }
 
 std::string Rings::why_not() {
@@ -71,6 +82,9 @@ std::string Rings::why_not() {
 
 std::string Rings::make(int fd, unsigned depth, std::uint32_t request_bytes) {
   const unsigned cores = possible_cores();
+  if (std::string why = too_many(cores); !why.empty()) {
+    return why;
+  }
   for (unsigned queue = 0; queue < cores; ++queue) {
     rings_.push_back(
         std::make_unique<Ring>(handler_, router_, Ring::Options{fd, queue, depth, request_bytes}));
