@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <string_view>
+#include <utility>
 
 namespace mapperfs::thin {
 namespace {
@@ -32,6 +34,14 @@ Status Restorer::begin_device(const ThinDeviceDetails& details) {
   if (Status s = pool_.check_new_id(details.id); !s.ok()) {
     return s;
   }
+  const std::pair<std::string_view, std::uint32_t> times[] = {
+      {"creation_time", details.creation_time}, {"snap_time", details.snapshotted_time}};
+  for (const auto& [name, time] : times) {
+    if (time > pool_time_) {
+      return {EINVAL, fmt::format("device {}: {} {} is past the pool's time, {}", details.id, name,
+                                  time, pool_time_)};
+    }
+  }
   details_ = details;
   next_ = 0;
   mapped_ = 0;
@@ -55,8 +65,9 @@ Status Restorer::add(const ThinRun& run) {
                         "the data device ({} blocks)",
                         details_.id, run.length, run.virtual_begin, run.data_begin, blocks)};
   }
-  if (run.time > kMaxTime) {
-    return {EINVAL, fmt::format("device {}: time {} is past {}", details_.id, run.time, kMaxTime)};
+  if (run.time > pool_time_) {
+    return {EINVAL, fmt::format("device {}: time {} is past the pool's, {}", details_.id, run.time,
+                                pool_time_)};
   }
   for (std::uint64_t i = 0; i < run.length; ++i) {
     Status s = put(run.virtual_begin + i, 0, Leaf::pack(run.data_begin + i, run.time));

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/assert.h"
 #include "engine/status.h"
 #include "metadata/pool_metadata.h"
 
@@ -17,14 +18,17 @@ namespace mapperfs::thin {
 // then; an error leaves metadata that cannot be opened.
 class Restorer {
  public:
-  // `pool` has had start_restore() and outlives this.
-  explicit Restorer(PoolMetadata& pool) : pool_(pool) {}
+  // `pool` has had start_restore() and outlives this. `pool_time` is what it will be given at the
+  // end: a block of a later time would not count as shared after the next snapshot.
+  Restorer(PoolMetadata& pool, std::uint32_t pool_time) : pool_(pool), pool_time_(pool_time) {
+    MFS_ASSERT(pool_time <= kMaxTime);
+  }
   Restorer(const Restorer&) = delete;
   Restorer& operator=(const Restorer&) = delete;
 
-  // EEXIST: the id was there before.
+  // EEXIST: the id was there before; EINVAL: a time past the pool's.
   Status begin_device(const ThinDeviceDetails& details);
-  // EINVAL: not behind the run before, or past the limits.
+  // EINVAL: not behind the run before, past the limits, or of a time past the pool's.
   Status add(const ThinRun& run);
   // `mapped_blocks` of the details is what was added, whatever begin_device() was told.
   Status end_device();
@@ -48,6 +52,7 @@ class Restorer {
   Result<std::uint64_t> make_page(unsigned level, const PageWords& words);
 
   PoolMetadata& pool_;
+  const std::uint32_t pool_time_;
   std::array<Filling, kMaxHeight> filling_;
   ThinDeviceDetails details_;
   std::uint64_t next_ = 0;  // the lowest virtual block that may come

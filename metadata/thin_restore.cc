@@ -108,7 +108,7 @@ class Restore {
       return store.status();
     }
     pool_ = std::make_unique<thin::PoolMetadata>(store.take(), options);
-    restorer_ = std::make_unique<thin::Restorer>(*pool_);
+    restorer_ = std::make_unique<thin::Restorer>(*pool_, time_);
     Status started = pool_->start_restore();
     return started.ok() ? started : started.with_context(dir_);
   }
@@ -127,7 +127,7 @@ class Restore {
       return attributes.status;
     }
     if (Status s = restorer_->begin_device(details); !s.ok()) {
-      return s;
+      return s.with_context(fmt::format("line {}", tag.line));
     }
     Status s = tag.closes ? Status() : mappings("device", [&](const ThinRun& run) {
       if (options_.progress) {

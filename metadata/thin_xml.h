@@ -45,8 +45,8 @@ struct ThinRestoreOptions {
 };
 
 // Makes metadata in `dir`, missing or empty, from XML. Devices that map alike share pages again.
-// EEXIST: there is metadata; EINVAL: bad XML, with its line, or a mapping past the data device. A
-// restore that did not finish leaves a directory that nothing opens.
+// EEXIST: there is metadata; EINVAL: bad XML, with its line, a mapping past the data device, or a
+// time past the pool's. A restore that did not finish leaves a directory that nothing opens.
 Status restore_thin_metadata(const TextSource& xml, const std::string& dir,
                              const ThinRestoreOptions& options);
 

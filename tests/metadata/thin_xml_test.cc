@@ -210,9 +210,13 @@ TEST(ThinXml, LeavesNothingThatOpensIfItFails) {
 }
 
 TEST(ThinXml, DoesNotRestoreOverAPool) {
+  const std::string xml = pool_xml(
+      device_xml("    <single_mapping origin_block=\"5\" data_block=\"7\" time=\"1\"/>\n"));
   Place place;
-  ASSERT_TRUE(place.restore(pool_xml("")).ok());
+  ASSERT_TRUE(place.restore(xml).ok());
   EXPECT_EQ(place.restore(pool_xml("")).error(), EEXIST);
+  place.expect_clean();
+  EXPECT_EQ(dump(*place.open()), xml);
 }
 
 TEST(ThinXml, DumpsTheMetadataSnapshot) {
