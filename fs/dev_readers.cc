@@ -37,6 +37,12 @@ constexpr int kBacklog = 3;
 constexpr unsigned kMostSkips = 15;
 // While the last answers are awaited from other threads.
 constexpr int kLingerMs = 1;
+// Before memory that was short is asked for again.
+constexpr int kShortMs = 10;
+
+// What is wrong with one read, not with the session: the kernel fails the request that it could not
+// copy, and others follow. A daemon that took it for the end would take every device with it.
+bool passes(int error) { return error == ENOMEM || error == EFAULT || error == EIO; }
 
 void allow_wake_signal() {
   struct sigaction action {};
@@ -102,6 +108,7 @@ class DevReaders::Reader {
   void help();
   void linger();
   Got receive(Source& source, int& error);
+  static Got take_a_breath();
   bool handle(DevSlot& slot, std::size_t bytes, Source& source);
   int read_waiting(Got& got, int& error);
   void wait(bool for_requests, int timeout_ms);
@@ -165,8 +172,7 @@ void DevReaders::Reader::thread_main() {
 DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) {
   DevSlot* slot = slots_.take();
   if (slot == nullptr) {
-    error = ENOMEM;
-    return Got::kOver;
+    return take_a_breath();  // those that are away come back
   }
   const ssize_t n = ::read(source.fd, slot->message(), DevSlot::kMessageBytes);
   if (n > 0) {
@@ -177,8 +183,18 @@ DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) 
   if (why == EAGAIN || why == EINTR || why == ENOENT) {
     return Got::kNothing;  // ENOENT: the request was taken back
   }
+  if (passes(why)) {
+    return take_a_breath();
+  }
   error = why == ENODEV ? 0 : why;  // ENODEV: unmounted
   return Got::kOver;
+}
+
+// Not to ask for what cannot be had without a rest. Looks at no descriptor: a wake-up that came
+// meanwhile is for the wait that follows.
+DevReaders::Reader::Got DevReaders::Reader::take_a_breath() {
+  static_cast<void>(::poll(nullptr, 0, kShortMs));
+  return Got::kNothing;
 }
 
 bool DevReaders::Reader::handle(DevSlot& slot, std::size_t bytes, Source& source) {

@@ -1,6 +1,12 @@
 #include "fs/dev_readers.h"
 
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <condition_variable>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -200,6 +206,61 @@ TEST_F(DevReadersTest, TheEndOfTheSessionEndsIt) {
 TEST_F(DevReadersTest, StoppedBeforeItBegins) {
   readers_.stop();
   serve();
+  thread_.join();
+  EXPECT_EQ(outcome_, 0);
+  readers_.end();
+}
+
+// The process may map no more than it has and a little: not another buffer.
+class NoMoreMemory {
+ public:
+  NoMoreMemory() {
+    std::ifstream statm("/proc/self/statm");
+    rlim_t pages = 0;
+    statm >> pages;
+    EXPECT_EQ(::getrlimit(RLIMIT_AS, &before_), 0);
+    rlimit limit = before_;
+    limit.rlim_cur = pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (512U << 10);
+    EXPECT_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
+  }
+  ~NoMoreMemory() { EXPECT_EQ(::setrlimit(RLIMIT_AS, &before_), 0); }
+  NoMoreMemory(const NoMoreMemory&) = delete;
+  NoMoreMemory& operator=(const NoMoreMemory&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(DevReadersTest, WithoutMemoryRequestsWaitForTheBuffersThatAreAway) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer needs address space of its own";
+#endif
+  handler_.hold = true;
+  serve();
+  kernel_.send(fuse_test::read_message(2, 0, 512));
+  IoRequest* io = handler_.await_held(1).front();
+  const NoMoreMemory limit;
+  for (std::uint64_t nr = 2; nr <= 6; ++nr) {
+    kernel_.send(fuse_test::read_message(2 * nr, 0, 512));
+  }
+  // Each buffer that comes back takes one more request.
+  for (std::uint64_t nr = 1; nr <= 6; ++nr) {
+    io = handler_.await_held(nr).at(nr - 1);
+    io->answer_nothing_read();
+    EXPECT_EQ(kernel_.receive().header.unique, 2 * nr);
+  }
+  EXPECT_EQ(outcome_, -1) << "still serving";
+}
+
+// A descriptor that fails every read, but says nothing of the session.
+TEST_F(DevReadersTest, AReadThatFailsIsNotTheEnd) {
+  const UniqueFd unreadable(::open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+  ASSERT_GE(unreadable.get(), 0);
+  char byte = 0;
+  ASSERT_EQ(::read(unreadable.get(), &byte, 1), -1);
+  ASSERT_EQ(errno, EIO);
+  thread_ = std::thread([&] { outcome_ = readers_.serve({unreadable.get(), false, 0}); });
+  readers_.stop();
   thread_.join();
   EXPECT_EQ(outcome_, 0);
   readers_.end();
