@@ -13,6 +13,7 @@
 
 #include "engine/device_lookup.h"
 #include "engine/file_device.h"
+#include "engine/own_ground.h"
 #include "engine/path_resolver.h"
 
 namespace mapperfs {
@@ -276,6 +277,9 @@ class RealBacking final : public BackingOpener {
     }
     if (word.back() == '/') {
       return Status(ENOTDIR, fmt::format("{}: is no directory", word));
+    }
+    if (Status status = refuse_own_ground(word, st, resolver_); !status.ok()) {
+      return status;
     }
     return devices_->open(Identity::of(st), request);
   }

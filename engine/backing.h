@@ -27,8 +27,9 @@ struct BackingOptions {
 //
 // Errors, each with a sentence that names the path: ENOENT no such file; ENOTDIR, ELOOP,
 // ENAMETOOLONG of the path; ENOTBLK neither a regular file nor a block device, and paths into the
-// own mount that are no mapped device's (never touched); ENXIO an unknown number or no mapped
-// device of that name; EBUSY claimed by another program; EACCES, EROFS and others as open(2) says.
+// own mount that are no mapped device's (never touched); ELOOP also where it stands on a loop
+// device of the own mount (own_ground.h); ENXIO an unknown number or no mapped device of that name;
+// EBUSY claimed by another program; EACCES, EROFS and others as open(2) says.
 //
 // Threads: any control thread. `env` outlives the opener; devices may outlive the opener.
 std::unique_ptr<BackingOpener> make_backing_opener(Env& env, BackingOptions options);

@@ -67,15 +67,26 @@ attach ram
 timeout 20 partx -a "$LOOP" || fail "partx -a"
 for ((i = 0; i < 200; ++i)); do [ -b "${LOOP}p2" ] && break; done
 same "partitions" "65536 131072" "$(cat "/sys/block/$(basename "$LOOP")/$(basename "$LOOP")p"{1,2}/size | xargs)"
+
+# --- neither it nor a partition is taken into a table of the same mount, which would wait for itself ---
+numbers=$(timeout 5 lsblk -dno MAJ:MIN "$LOOP" | xargs)
+for device in "$LOOP" "$numbers" "${LOOP}p1"; do
+  refused ELOOP "inside this mount" "over: 0 8 linear $device 0"
+done
 timeout 20 partx -d "$LOOP"
+over_ram=$LOOP
 
 # --- a block device below a mapped one is named by its path, in tables by its numbers ---
+truncate -s 1M "$WORK/plain"
+LOOP=$(timeout 20 losetup -f --show "$WORK/plain") || fail "losetup $WORK/plain"
+LOOPS+=("$LOOP")
 numbers=$(timeout 5 lsblk -dno MAJ:MIN "$LOOP" | xargs)
 control "over: 0 8 linear $LOOP 0"
 same "deps" "$numbers=$LOOP" "$(timeout 5 cat "$MNT/sys/over/deps")"
 same "table" "0 8 linear $numbers 0" "$(timeout 5 cat "$MNT/sys/over/table")"
 control "remove over"
 detach "$LOOP"
+detach "$over_ram"
 
 # --- removed right after losetup -d, which closes the file some time later ---
 control "remove ram" "remove file"

@@ -21,6 +21,32 @@ refused EBUSY low "remove low"
 refused "ENOTBLK|ENOENT" control "x: 0 8 linear $MNT/control 0"
 refused "ENXIO|ENOENT" nowhere "x: 0 8 linear $MNT/nowhere 0"
 same "nothing left behind" "bylink byname bypath low" "$(control list | cut -f1 | sort | xargs)"
+
+# A loop device of the own mount, and a file of a file system on it: refused before anything is read.
+if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
+  control "disk: 0 65536 ram"
+  attach disk
+  refused ELOOP "inside this mount" "top: 0 8 linear $LOOP 0"
+  ln -s "$LOOP" "$WORK/alias"
+  refused ELOOP "inside this mount" "top: 0 8 linear $WORK/alias 0"
+  if need_fs ext4; then
+    timeout 60 mkfs.ext4 -q -F "$LOOP" || fail "mkfs.ext4"
+    mkdir "$WORK/at"
+    timeout 20 mount "$LOOP" "$WORK/at" || fail "mount"
+    timeout 20 truncate -s 1M "$WORK/at/file"
+    refused ELOOP "inside this mount" "top: 0 8 loop $WORK/at/file"
+    timeout 20 umount "$WORK/at"
+  fi
+  detach "$LOOP"
+  for ((i = 0; i < 250; ++i)); do
+    control "remove disk" 2>/dev/null && break
+    read -r -t 0.02 <> <(:) || true
+  done
+  same "removed" "" "$(control list | cut -f1 | grep -x disk || true)"
+else
+  part_skipped "loop devices of the own mount: need root and a loop device"
+fi
+
 control "remove byname" "remove bypath" "remove bylink" "remove low"
 
 # A stack as deep as is allowed, and one more.
