@@ -27,9 +27,18 @@ constexpr std::size_t kPlaceBytes = kBufferAlignment + IoRequest::kRoomBytes;
 // system call of their own.
 constexpr unsigned kOtherSubmissions = 64;
 constexpr unsigned kBatch = 64;
+// Before the kernel is asked again to take what it had no memory for.
+constexpr long kShortNs = 1'000'000;
 
-// User data of the wait for the wake-up; a place's is its address, file I/O's has RingAio::kTag.
+// User data of the wait for the wake-up and of the clock; a place's is its address, file I/O's has
+// RingAio::kTag.
 constexpr std::uint64_t kWakeTag = 1;
+constexpr std::uint64_t kClockTag = 9;
+static_assert((kWakeTag & RingAio::kTagMask) != RingAio::kTag);
+static_assert((kClockTag & RingAio::kTagMask) != RingAio::kTag);
+
+// Between two looks at places that large requests touched.
+constexpr long kLookSeconds = 1;
 
 // From the best to what every kernel has that has FUSE over io_uring at all. Task work runs when
 // the thread waits, in one go, and never interrupts it.
@@ -62,6 +71,13 @@ void RingPlace::accept() noexcept {
   std::memcpy(&header, head_.in_out, sizeof(header));
   unique_ = header.unique;
   commit_id_ = head_.ent_in_out.commit_id;
+  bytes_ = head_.ent_in_out.payload_bytes;
+  here_ = true;
+}
+
+void RingPlace::trim() noexcept {
+  ::madvise(data() + kSmallBytes, kRoomBytes - kSmallBytes, MADV_DONTNEED);
+  large_ = lately_ = false;
 }
 
 void RingPlace::set_answer(int error, std::size_t bytes) noexcept {
@@ -71,6 +87,7 @@ void RingPlace::set_answer(int error, std::size_t bytes) noexcept {
   header.unique = unique_;
   std::memcpy(head_.in_out, &header, sizeof(header));
   head_.ent_in_out.payload_bytes = static_cast<std::uint32_t>(bytes);
+  bytes_ = std::max(bytes_, bytes);
 }
 
 void RingPlace::send(int error, std::size_t bytes) noexcept {
@@ -184,6 +201,7 @@ void Ring::thread_main() {
     run();
   }
   Queue::current().aio().set_carrier(nullptr);
+  sqes_.reset();
   ring_.reset();
 }
 
@@ -221,6 +239,8 @@ int Ring::set_up() {
     error = -::io_uring_queue_init_params(entries, ring.get(), &params);
     if (error == 0) {
       ring_.reset(ring.release());
+      sqes_.emplace(*ring_);
+      may_trim_ = (flags & IORING_SETUP_DEFER_TASKRUN) != 0;
       break;
     }
   }
@@ -234,22 +254,28 @@ int Ring::set_up() {
   return error;
 }
 
-::io_uring_sqe& Ring::next_sqe() noexcept {
-  ::io_uring_sqe* sqe = ::io_uring_get_sqe(ring_.get());
-  while (sqe == nullptr) {
-    // A request that became very many bios. The kernel takes what there is without waiting.
-    const int rc = ::io_uring_submit(ring_.get());
-    MFS_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
-    sqe = ::io_uring_get_sqe(ring_.get());
+// All that is to be submitted goes to the kernel; `wait` for something to complete.
+void Ring::submit(bool wait) {
+  sqes_->flush();
+  const int rc = ::io_uring_submit_and_wait(ring_.get(), wait ? 1 : 0);
+  MFS_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
+  if (rc == -EAGAIN || rc == -EBUSY) [[unlikely]] {
+    // The kernel took nothing: what completes makes room, or time does.
+    ::io_uring_cqe* cqe = nullptr;
+    ::__kernel_timespec rest{0, kShortNs};
+    static_cast<void>(::io_uring_wait_cqe_timeout(ring_.get(), &cqe, &rest));
   }
-  std::memset(sqe, 0, 2 * sizeof(*sqe));
-  return *sqe;
 }
 
 void Ring::offer(RingPlace& place, std::uint32_t command) noexcept {
   if (place.io_) {
     place.io_ = false;
     --io_away_;
+  }
+  place.here_ = false;
+  if (place.bytes_ > RingPlace::kSmallBytes) [[unlikely]] {
+    place.large_ = place.lately_ = true;
+    look_again_later();
   }
   ::io_uring_sqe& sqe = next_sqe();
   sqe.opcode = IORING_OP_URING_CMD;
@@ -272,10 +298,44 @@ void Ring::await_wake() noexcept {
   sqe.user_data = kWakeTag;
 }
 
+void Ring::look_again_later() {
+  if (look_coming_ || !may_trim_) {
+    return;
+  }
+  look_coming_ = true;
+  static ::__kernel_timespec after{kLookSeconds, 0};  // copied by the kernel as it is submitted
+  ::io_uring_sqe& sqe = next_sqe();
+  ::io_uring_prep_timeout(&sqe, &after, 0, 0);
+  sqe.user_data = kClockTag;
+}
+
+// Only for a ring whose kernel puts requests into places while this thread is in a submission of
+// its own, and then has told it by a completion: so it is known here which places are empty.
+void Ring::trim_places() {
+  look_due_ = false;
+  submit(false);  // answers lie in their places until the kernel has them
+  const bool quiet = sqes_->waiting() == 0 && ::io_uring_sq_ready(ring_.get()) == 0 &&
+                     ::io_uring_cq_ready(ring_.get()) == 0;
+  bool left = false;
+  for (const std::unique_ptr<RingPlace>& place : places_) {
+    if (!place->large_) {
+      continue;
+    }
+    if (quiet && !place->lately_ && !place->here_) {
+      place->trim();
+    } else {
+      left = true;
+      place->lately_ = false;
+    }
+  }
+  if (left) {
+    look_again_later();
+  }
+}
+
 void Ring::run() {
   for (;;) {
-    const int rc = ::io_uring_submit_and_wait(ring_.get(), 1);
-    MFS_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
+    submit(sqes_->waiting() == 0);
     while (turn() == static_cast<int>(kBatch)) {
     }
     RingPlace* place = answers_.take_all();
@@ -285,9 +345,12 @@ void Ring::run() {
       place = next;
     }
     look_at_stage();
+    if (look_due_) [[unlikely]] {
+      trim_places();
+    }
     if (stage_.load(std::memory_order_acquire) == Stage::kEnding && io_away_ == 0 &&
-        file_io_.in_flight() == 0) {
-      static_cast<void>(::io_uring_submit(ring_.get()));
+        file_io_.in_flight() == 0 && sqes_->waiting() == 0) {
+      submit(false);
       return;
     }
   }
@@ -316,6 +379,9 @@ void Ring::completed(std::uint64_t user_data, int result) {
   if (user_data == kWakeTag) {
     MFS_ASSERT(result > 0 || result == -EINTR);
     await_wake();
+  } else if (user_data == kClockTag) {
+    look_coming_ = false;
+    look_due_ = true;
   } else if ((user_data & RingAio::kTagMask) == RingAio::kTag) {
     file_io_.completed(user_data, result);
   } else if (result == 0) {

@@ -4,6 +4,8 @@
 // them) are memory of ours that the kernel copies requests to and answers from. A place is the
 // request's until it is answered; the answer and the wait for the next request are one submission.
 //
+// What large requests touched is given back when none came for a second or two.
+//
 // Only the ring's own thread touches the ring. What it ends itself (memory-speed targets, file and
 // disk I/O, which goes through the same ring: RingAio) is answered in the next submission, with
 // everything else of that turn: one system call a turn. An answer from any other thread (a timer, a
@@ -15,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -26,6 +29,7 @@
 #include "fs/message_router.h"
 #include "fs/request_handler.h"
 #include "fs/ring_aio.h"
+#include "fs/sqe_queue.h"
 
 struct io_uring;
 struct io_uring_sqe;
@@ -48,6 +52,11 @@ class RingPlace final : public IoRequest, public ReplyPlace {
   void accept() noexcept;
   // ReplyPlace: libfuse's answer. One to another request than the one that is here is nobody's.
   ssize_t reply(std::span<const iovec> pieces) noexcept override;
+  // The ring's thread, while neither a request nor an answer lies here: gives back what large ones
+  // touched.
+  void trim() noexcept;
+  // What a place keeps.
+  static constexpr std::size_t kSmallBytes = std::size_t{64} << 10;
 
   RingPlace* next_handed = nullptr;  // of HandBack
 
@@ -61,7 +70,12 @@ class RingPlace final : public IoRequest, public ReplyPlace {
   iovec memory_[2];  // as the kernel is told: head and payload
   std::uint64_t unique_ = 0;
   std::uint64_t commit_id_ = 0;
-  bool io_ = false;  // a read, write or fsync: its answer is waited for at the end
+  std::size_t bytes_ = 0;  // of data that the request brought, then the more that its answer has
+  bool here_ = false;      // a request is
+  bool io_ = false;        // a read, write or fsync: its answer is waited for at the end
+  // More than kSmallBytes were touched since the last trim(), and since the ring last looked.
+  bool large_ = false;
+  bool lately_ = false;
 };
 
 class Ring final : private SqeSource {
@@ -112,7 +126,10 @@ class Ring final : private SqeSource {
   void take(RingPlace& place);
   void hand_on(RingPlace& place, std::size_t payload_bytes);
   void look_at_stage();
-  ::io_uring_sqe& next_sqe() noexcept override;
+  void look_again_later();
+  void trim_places();
+  ::io_uring_sqe& next_sqe() noexcept override { return sqes_->next(); }
+  void submit(bool wait);
   void offer(RingPlace& place, std::uint32_t command) noexcept;
   void await_wake() noexcept;
 
@@ -133,12 +150,16 @@ class Ring final : private SqeSource {
 
   // The ring's thread.
   std::unique_ptr<::io_uring, RingDelete> ring_;
-  std::byte* memory_ = nullptr;  // of the places, then of message_
+  std::optional<SqeQueue> sqes_;  // with ring_
+  std::byte* memory_ = nullptr;   // of the places, then of message_
   std::size_t memory_bytes_ = 0;
   std::byte* message_ = nullptr;  // for libfuse, which wants requests in one piece
   std::vector<std::unique_ptr<RingPlace>> places_;
   RingAio file_io_{*this};
   bool offered_ = false;
+  bool may_trim_ = false;     // see trim_places()
+  bool look_coming_ = false;  // at the places that large requests touched
+  bool look_due_ = false;
   std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered
   std::uint64_t wake_value_ = 0;
 };

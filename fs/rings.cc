@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <thread>
 
 namespace mapperfs {
 namespace {
@@ -36,10 +35,11 @@ bool reads_yes(const char* path) {
 
 }  // namespace
 
-unsigned Rings::default_depth(std::uint32_t request_bytes) {
-  const std::uint64_t cores = std::max(1U, std::thread::hardware_concurrency());
+unsigned Rings::default_depth(std::uint32_t request_bytes, unsigned cores) {
+  constexpr std::uint64_t kMore = IoRequest::kRoomBytes - IoRequest::kMaxBytes + kBufferAlignment;
+  const std::uint64_t bytes = std::uint64_t{std::max(1U, cores)} * (request_bytes + kMore);
   return static_cast<unsigned>(
-      std::clamp(kDefaultBytes / (cores * request_bytes), kLeastDefaultDepth, kMostDefaultDepth));
+      std::clamp(kDefaultBytes / bytes, kLeastDefaultDepth, kMostDefaultDepth));
 }
 
 unsigned Rings::count_cores(std::istream& list) {

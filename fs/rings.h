@@ -30,8 +30,9 @@ class Rings {
   Rings& operator=(const Rings&) = delete;
 
   // Places for one core's requests of up to `request_bytes` bytes where nobody says otherwise: what
-  // 1 GiB of address space gives for the cores that run now, but 16 to 256.
-  static unsigned default_depth(std::uint32_t request_bytes);
+  // 1 GiB for all cores that run now gives, with what unaligned reads touch more, but 16 to 256. So
+  // above 56 cores with requests of 1 MiB it is 18 MiB a core, were all of them in use.
+  static unsigned default_depth(std::uint32_t request_bytes, unsigned cores);
   // How many cores a list of the kernel's names: "0-3" or "0-1,4-5".
   static unsigned count_cores(std::istream& list);
   // Why so many cores cannot have a ring each, or an empty sentence.

@@ -47,7 +47,7 @@ Transport::Transport(Options options, std::function<void(const std::string&)> lo
   }
   depth_ = options_.ring_depth != 0
                ? std::clamp(options_.ring_depth, Rings::kMinDepth, Rings::kMaxDepth)
-               : Rings::default_depth(options_.max_write);
+               : Rings::default_depth(options_.max_write, std::thread::hardware_concurrency());
 }
 
 Transport::~Transport() { end(); }

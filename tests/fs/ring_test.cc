@@ -122,6 +122,18 @@ TEST_F(RingPlaceTest, AWriteIsAnsweredInItsOwnData) {
   EXPECT_EQ(out.size, 4096U);
 }
 
+TEST_F(RingPlaceTest, KeepsASmallPartOfWhatLargeRequestsTouched) {
+  hand(42, 9);
+  std::memset(place_.data(), 0x55, IoRequest::kRoomBytes);
+  place_.trim();
+  const auto is = [this](std::size_t at, int value) {
+    return place_.data()[at] == static_cast<std::byte>(value);
+  };
+  EXPECT_TRUE(is(0, 0x55) && is(RingPlace::kSmallBytes - 1, 0x55));
+  EXPECT_TRUE(is(RingPlace::kSmallBytes, 0) && is(IoRequest::kRoomBytes - 1, 0));
+  EXPECT_EQ(head().ent_in_out.commit_id, 9U);
+}
+
 TEST(Ring, AFileThatIsNotFuseRefusesItsPlaces) {
   NoRing none;
   const UniqueFd file(::eventfd(0, EFD_CLOEXEC));

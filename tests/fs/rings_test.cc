@@ -32,5 +32,21 @@ TEST(Rings, AreRefusedToMoreCoresThanThreadsMakeSenseFor) {
   EXPECT_EQ(Rings::too_many(Rings::kMaxRings + 1), "513 possible cores are more than 512 rings");
 }
 
+TEST(Rings, DepthIsWhatAGibibyteHasRoomFor) {
+  constexpr std::uint32_t kMib = 1U << 20;
+  constexpr std::uint64_t kRoom = IoRequest::kRoomBytes + kBufferAlignment;
+  EXPECT_EQ(Rings::default_depth(kMib, 1), 256U);
+  EXPECT_EQ(Rings::default_depth(kMib, 2), 256U);
+  for (const unsigned cores : {4U, 8U, 16U, 32U, 56U}) {
+    const std::uint64_t depth = Rings::default_depth(kMib, cores);
+    EXPECT_LE(depth * cores * kRoom, 1ULL << 30) << cores;
+    EXPECT_GT((depth + 1) * cores * kRoom, 1ULL << 30) << cores;
+  }
+  EXPECT_EQ(Rings::default_depth(kMib, 57), 16U);
+  EXPECT_EQ(Rings::default_depth(kMib, 256), 16U);
+  EXPECT_EQ(Rings::default_depth(132U << 10, 8), 256U) << "small requests";
+  EXPECT_EQ(Rings::default_depth(kMib, 0), 256U) << "nobody knows how many";
+}
+
 }  // namespace
 }  // namespace mapperfs
