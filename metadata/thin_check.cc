@@ -24,7 +24,7 @@ constexpr std::uint64_t kProgressEvery = 4096;
 class Checker {
  public:
   Checker(Store& store, const ThinCheckOptions& options)
-      : store_(store), options_(options), data_counts_(0) {}
+      : store_(store), options_(options), data_counts_(0), in_place_(0) {}
 
   Status run() {
     if (Status s = read_superblock(); !s.ok() || options_.superblock_only) {
@@ -54,6 +54,18 @@ class Checker {
     std::uint32_t references = 0;
     unsigned level = 0;
     std::uint64_t mapped = 0;  // by the leaves under it
+    std::uint32_t newest = 0;  // the latest time of these mappings
+    // Who reached it first, if that is a device that may write; else kNoWriter.
+    std::uint32_t writer = kNoWriter;
+    std::uint32_t writer_snapped = 0;
+  };
+  static constexpr std::uint32_t kNoWriter = UINT32_MAX;
+  // A device that I/O may go to, while its tree is walked.
+  struct Writer {
+    std::uint32_t id = kNoWriter;
+    std::uint32_t snapped = 0;
+    // What it takes for its own, and so writes in place.
+    [[nodiscard]] bool owns(std::uint32_t time) const { return snapped <= time; }
   };
 
   void damage(std::string message) {
@@ -90,6 +102,7 @@ class Checker {
     }
     if (!options_.skip_mappings && !options_.superblock_only) {
       data_counts_ = BlockCounts(superblock_.nr_data_blocks);
+      in_place_ = SparseBytes(superblock_.nr_data_blocks);
     }
     return {};
   }
@@ -149,7 +162,11 @@ class Checker {
     if (options_.skip_mappings) {
       return {};
     }
-    auto mapped = walk(record->root);
+    if (prefix == kDevicePrefix) {
+      writer_ = {static_cast<std::uint32_t>(id), record->snapshotted_time};
+    }
+    const Walked mapped = walk(record->root);
+    writer_ = {};
     if (mapped.failed.has_value()) {
       return *mapped.failed;
     }
@@ -162,6 +179,7 @@ class Checker {
 
   struct Walked {
     std::uint64_t count = 0;
+    std::uint32_t newest = 0;
     std::optional<Status> failed;  // of reading; damage is reported, not returned
     [[nodiscard]] Status status_or_ok() const { return failed.value_or(Status()); }
   };
@@ -178,13 +196,16 @@ class Checker {
       if (it->second.level != level) {
         damage(fmt::format("page {}: is used at levels {} and {}", id, it->second.level, level));
       }
-      return {it->second.mapped, {}};
+      check_sharing(id, it->second);
+      return {it->second.mapped, it->second.newest, {}};
     }
     it->second.level = level;
+    it->second.writer = writer_.id;
+    it->second.writer_snapped = writer_.snapped;
     progress("mapping trees", pages_.size(), superblock_.tree_pages);
     auto record = store_.get(page_key(PageKey::of(PageKind::kTree, id)));
     if (!record.ok()) {
-      return {0, record.status()};
+      return {0, 0, record.status()};
     }
     DecodedPage page;
     if (!record->has_value()) {
@@ -196,8 +217,48 @@ class Checker {
       return {};
     }
     Walked all = level == 0 ? walk_leaf(id, page) : walk_children(page);
-    pages_[id].mapped = all.count;
+    Seen& seen = pages_[id];
+    seen.mapped = all.count;
+    seen.newest = all.newest;
     return all;
+  }
+
+  // A page that the device being walked shares with one before it, or with itself: neither may take
+  // anything below for its own, or both write it in place. Devices are walked before all else, so
+  // a page that none of them had reached is not seen here. What a metadata snapshot or a deleted
+  // device shares is not protected, and need not be: nobody reads the data through these.
+  void check_sharing(std::uint64_t id, Seen& seen) {
+    if (writer_.id == kNoWriter || seen.mapped == 0) {
+      return;
+    }
+    for (const Writer& writer : {Writer{seen.writer, seen.writer_snapped}, writer_}) {
+      if (writer.id != kNoWriter && writer.owns(seen.newest)) {
+        damage(
+            fmt::format("page {}: is shared, but device {} of snap time {} would write blocks of "
+                        "time {} below it in place",
+                        id, writer.id, writer.snapped, seen.newest));
+      }
+    }
+    seen.writer = kNoWriter;  // looked at
+  }
+
+  // The same for a data block that a leaf reached for the first time names. If a second device
+  // reaches that leaf, check_sharing() sees it.
+  void count_owner(std::uint64_t block, std::uint32_t time) {
+    const bool known = data_counts_.at(block) >= 2 && in_place_.at(block) != 0;
+    data_counts_.add(block);
+    if (writer_.id == kNoWriter) {
+      return;
+    }
+    if (writer_.owns(time)) {
+      in_place_[block] = 1;
+    }
+    if (!known && data_counts_.at(block) >= 2 && in_place_.at(block) != 0) {
+      damage(
+          fmt::format("data block {}: device {} is not its only owner, and one of them would "
+                      "write it in place",
+                      block, writer_.id));
+    }
   }
 
   Walked walk_children(const DecodedPage& page) {
@@ -211,6 +272,7 @@ class Checker {
         return below;
       }
       all.count += below.count;
+      all.newest = std::max(all.newest, below.newest);
     }
     return all;
   }
@@ -226,8 +288,9 @@ class Checker {
         damage(fmt::format("page {}: maps to data block {}, the device has {}", id,
                            Leaf::data_block(word), data_counts_.size()));
       } else {
-        data_counts_.add(Leaf::data_block(word));
+        count_owner(Leaf::data_block(word), Leaf::time(word));
       }
+      all.newest = std::max(all.newest, Leaf::time(word));
       if (Leaf::time(word) > superblock_.time) {
         damage(fmt::format("page {}: has a mapping of time {}, the pool's is {}", id,
                            Leaf::time(word), superblock_.time));
@@ -449,6 +512,8 @@ class Checker {
   std::unordered_map<std::uint64_t, Seen> pages_;
   std::vector<std::uint64_t> orphans_;
   BlockCounts data_counts_;
+  Writer writer_;
+  SparseBytes in_place_;             // blocks that some device takes for its own
   std::vector<std::uint16_t> free_;  // as the counts say, by page of them
 };
 

@@ -125,6 +125,85 @@ TEST(ThinCheck, FindsWrongMappedBlocks) {
   patient.expect_damage("says that 4 blocks are mapped, but 0 are");
 }
 
+// What the pool says of a device, with another snap time.
+void set_snap_time(Patient& patient, std::uint32_t id, std::uint32_t time) {
+  StoreOptions options;
+  options.env = patient.pool.env();
+  const std::string key = thin::number_key(thin::kDevicePrefix, id);
+  thin::DeviceRecord record;
+  {
+    auto store = open_rocks_store(Pool::kDir, options);
+    ASSERT_TRUE(store.ok());
+    auto value = (*store)->get(key);
+    ASSERT_TRUE(value.ok() && value->has_value());
+    record = *thin::decode_device(**value);
+  }
+  record.snapshotted_time = time;
+  patient.set(key, thin::encode(record));
+}
+
+// Both have the root page, and one of them takes what is below for its own.
+TEST(ThinCheck, FindsADeviceThatWouldWriteASharedPageInPlace) {
+  for (const std::uint32_t id : {1U, 2U}) {
+    Patient patient;
+    set_snap_time(patient, id, 0);
+    patient.expect_damage("device " + std::to_string(id) +
+                          " of snap time 0 would write blocks of time 0 below it in place");
+    EXPECT_EQ(patient.check().damage, 1U);
+  }
+}
+
+// The pages are each device's own, the data blocks are shared.
+TEST(ThinCheck, FindsADeviceThatWouldWriteASharedBlockInPlace) {
+  for (const std::uint32_t id : {1U, 2U}) {
+    Patient patient;
+    ASSERT_TRUE(patient.pool.open().ok());
+    {
+      auto device = must_open(*patient.pool, 2);
+      provision(*patient.pool, *device, 2);  // its own leaf now, with blocks 0 and 1 as in device 1
+      provision(*patient.pool, *device, 301);
+    }
+    ASSERT_TRUE(patient.pool->commit().ok());
+    patient.pool.close();
+    EXPECT_TRUE(patient.check().clean());
+    set_snap_time(patient, id, 0);
+    patient.expect_damage("data block 0: device 2 is not its only owner");
+    EXPECT_EQ(patient.check().damage, 3U);
+  }
+}
+
+TEST(ThinCheck, FindsABlockThatOneDeviceMapsTwice) {
+  Patient patient;
+  thin::PageWords words{};
+  words[0] = thin::Leaf::pack(5, 1);
+  words[9] = thin::Leaf::pack(5, 1);
+  patient.set(thin::page_key(PageKey::of(PageKind::kTree, 90)),
+              thin::encode_page(PageKind::kTree, 0, words));
+  thin::DeviceRecord record;
+  record.root = thin::Root::of(90, 1);
+  record.mapped_blocks = 2;
+  record.snapshotted_time = 1;
+  patient.set(thin::number_key(thin::kDevicePrefix, 9), thin::encode(record));
+  patient.expect_damage("data block 5: device 9 is not its only owner");
+}
+
+// The metadata snapshot is for tools that read mappings: data below it are not kept.
+TEST(ThinCheck, LetsADeviceWriteWhatOnlyTheMetadataSnapshotShares) {
+  Patient patient;
+  ASSERT_TRUE(patient.pool.open().ok());
+  ASSERT_TRUE(patient.pool->create_thin(3).ok());
+  provision(*patient.pool, *must_open(*patient.pool, 3), 7);
+  ASSERT_TRUE(patient.pool->reserve_metadata_snap().ok());
+  ASSERT_TRUE(patient.pool->commit().ok());
+  patient.pool.close();
+  EXPECT_TRUE(patient.check().clean());
+  ASSERT_TRUE(patient.pool.open().ok());
+  provision(*patient.pool, *must_open(*patient.pool, 3), 8);
+  ASSERT_TRUE(patient.pool->commit().ok());
+  patient.pool.close();
+  EXPECT_TRUE(patient.check().clean());
+}
+
 TEST(ThinCheck, FindsAWrongSummary) {
   Patient patient;
   thin::Summary summary{};

@@ -22,10 +22,10 @@ using mapperfs::ThinMetadata;
 using mapperfs::ThinMetadataOptions;
 
 constexpr char kXml[] =
-    "<superblock uuid=\"\" time=\"1\" transaction=\"3\" flags=\"0\" version=\"2\" "
+    "<superblock uuid=\"\" time=\"2\" transaction=\"3\" flags=\"0\" version=\"2\" "
     "data_block_size=\"128\" nr_data_blocks=\"1000\">\n"
     "  <device dev_id=\"1\" mapped_blocks=\"8\" transaction=\"0\" creation_time=\"0\" "
-    "snap_time=\"1\">\n"
+    "snap_time=\"2\">\n"
     "    <single_mapping origin_block=\"0\" data_block=\"1\" time=\"0\"/>\n"
     "    <single_mapping origin_block=\"1\" data_block=\"2\" time=\"1\"/>\n"
     "    <single_mapping origin_block=\"2\" data_block=\"9\" time=\"0\"/>\n"
@@ -33,8 +33,8 @@ constexpr char kXml[] =
     "    <range_mapping origin_begin=\"6\" data_begin=\"12\" length=\"2\" time=\"0\"/>\n"
     "    <range_mapping origin_begin=\"100\" data_begin=\"500\" length=\"2\" time=\"1\"/>\n"
     "  </device>\n"
-    "  <device dev_id=\"2\" mapped_blocks=\"6\" transaction=\"2\" creation_time=\"1\" "
-    "snap_time=\"1\">\n"
+    "  <device dev_id=\"2\" mapped_blocks=\"6\" transaction=\"2\" creation_time=\"2\" "
+    "snap_time=\"2\">\n"
     "    <single_mapping origin_block=\"0\" data_block=\"1\" time=\"0\"/>\n"
     "    <single_mapping origin_block=\"1\" data_block=\"2\" time=\"1\"/>\n"
     "    <single_mapping origin_block=\"2\" data_block=\"10\" time=\"0\"/>\n"
@@ -211,7 +211,7 @@ TEST_F(ThinTools, APoolInUseIsReadWhenAskedFor) {
 TEST_F(ThinTools, DeltaMergesNeighbours) {
   const std::string dir = restored("meta");
   EXPECT_EQ(run({"thin-delta", "--thin1", "1", "--thin2", "2", dir}).out,
-            "<superblock uuid=\"\" time=\"1\" transaction=\"3\" data_block_size=\"128\" "
+            "<superblock uuid=\"\" time=\"2\" transaction=\"3\" data_block_size=\"128\" "
             "nr_data_blocks=\"1000\">\n"
             "  <diff left=\"1\" right=\"2\">\n"
             "    <same begin=\"0\" length=\"2\"/>\n"
@@ -391,6 +391,10 @@ TEST_F(ThinToolsBesideDebians, SizesAreRoundedTheSame) {
   write("sizes.xml", xml + "</superblock>\n");
   ASSERT_EQ(theirs("thin_restore -q -i " + path("sizes.xml") + " -o " + path("disk")), "[0]");
   ASSERT_EQ(run({"thin-restore", "-i", path("sizes.xml"), "-o", path("meta")}).status, 0);
+  // Theirs do not look whether a device would write in place what it shares; ours do.
+  const Answer checked = run({"thin-check", path("meta")});
+  EXPECT_EQ(checked.status, 1);
+  EXPECT_NE(checked.err.find("in place"), std::string::npos) << checked.err;
   EXPECT_EQ(run({"thin-ls", "-o", "DEV,MAPPED,SHARED", path("meta")}).out + "[0]",
             theirs("thin_ls -o DEV,MAPPED,SHARED " + path("disk")));
 }
