@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,19 @@ bool is_manifest(const std::string& path) {
 }
 
 bool is_log_of_batches(const std::string& path) { return path.ends_with(".log"); }
+
+// Of a log of batches, N.log; nullopt: it is none.
+std::optional<std::uint64_t> log_number(std::string_view path) {
+  constexpr std::string_view kSuffix = ".log";
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  if (!name.ends_with(kSuffix)) {
+    return std::nullopt;
+  }
+  std::uint64_t number = 0;
+  const char* const end = name.data() + name.size() - kSuffix.size();
+  const auto [at, error] = std::from_chars(name.data(), end, number);
+  return error == std::errc() && at == end ? std::optional(number) : std::nullopt;
+}
 
 std::string marks_of(const std::string& manifest) { return manifest + ".synced"; }
 
@@ -233,11 +248,20 @@ class GuardedLogsFs final : public rocksdb::FileSystemWrapper {
   }
 
  private:
-  IOStatus walk(const std::string& name, const FileOptions& options, LogWalk& walk) {
+  // Up to its end, where `total` gets the length, or as far as it matters; without `total` only up
+  // to the first batch.
+  IOStatus walk(const std::string& name, const FileOptions& options, LogWalk& walk,
+                std::uint64_t* total) {
     std::unique_ptr<FSSequentialFile> file;
     IOStatus s = target()->NewSequentialFile(name, options, &file, nullptr);
     return s.ok() ? for_each_piece(*file, kLogBlockBytes,
-                                   [&](std::string_view bytes) { return walk.block(bytes); })
+                                   [&](std::string_view bytes) {
+                                     if (total != nullptr) {
+                                       *total += bytes.size();
+                                     }
+                                     return walk.block(bytes) &&
+                                            (total != nullptr || !walk.has_changes());
+                                   })
                   : s;
   }
 
@@ -251,7 +275,8 @@ class GuardedLogsFs final : public rocksdb::FileSystemWrapper {
       return s;
     }
     LogWalk records(/*batches=*/false);
-    s = walk(name, options, records);
+    std::uint64_t bytes = 0;
+    s = walk(name, options, records, &bytes);
     if (!s.ok()) {
       return s;
     }
@@ -266,13 +291,57 @@ class GuardedLogsFs final : public rocksdb::FileSystemWrapper {
   }
 
   IOStatus check_batches(const std::string& name, const FileOptions& options) {
+    // The next log first: who has the database open may be adding to this one, but not once it has
+    // begun the next.
+    bool goes_on = false;
+    IOStatus s = find_later_log(name, options, goes_on);
+    if (!s.ok()) {
+      return s;
+    }
     LogWalk records(/*batches=*/true);
-    IOStatus s = walk(name, options, records);
-    if (s.ok() && records.later_batch()) {
+    std::uint64_t bytes = 0;
+    s = walk(name, options, records, &bytes);
+    if (!s.ok()) {
+      return s;
+    }
+    if (records.later_batch()) {
       return IOStatus::Corruption(fmt::format("{}: damaged at byte {}, and later batches are sound",
                                               name, records.whole()));
     }
+    if (goes_on && records.whole() != bytes) {
+      return IOStatus::Corruption(
+          fmt::format("{}: damaged at byte {}, and a later log has batches that are sound", name,
+                      records.whole()));
+    }
     return s;
+  }
+
+  // Sets `found` if a log with a higher number has a batch that is sound and changes something.
+  IOStatus find_later_log(const std::string& name, const FileOptions& options, bool& found) {
+    const std::size_t slash = name.rfind('/');
+    const std::string dir = slash == std::string::npos ? "." : name.substr(0, slash);
+    const std::optional<std::uint64_t> number = log_number(name);
+    std::vector<std::string> names;
+    IOStatus s = target()->GetChildren(dir, IOOptions(), &names, nullptr);
+    if (!s.ok() || !number.has_value()) {
+      return s;
+    }
+    for (const std::string& other : names) {
+      const std::optional<std::uint64_t> its = log_number(other);
+      if (!its.has_value() || *its <= *number) {
+        continue;
+      }
+      LogWalk records(/*batches=*/true);
+      s = walk(fmt::format("{}/{}", dir, other), options, records, nullptr);
+      if (!s.ok() && !s.IsNotFound() && !s.IsPathNotFound()) {  // deleted meanwhile
+        return s;
+      }
+      found = records.has_changes();
+      if (found) {
+        break;
+      }
+    }
+    return IOStatus::OK();
   }
 };
 

@@ -23,8 +23,9 @@
 // N.log has a record for every batch. RocksDB ends it before the first damaged one, which is right
 // for a torn one, and drops all that follow. But a store syncs each batch before it writes the
 // next, so a sound batch after a damaged one says that the latter was synced: such a log is refused
-// (Corruption). Only of the very last batch it cannot be said, as marks would cost each commit a
-// second sync.
+// (Corruption). A new log is begun only when all of the one before is synced: so a log that does
+// not end with a whole batch is refused too if one with a higher number has a batch. Only of the
+// very last batch of all it cannot be said, as marks would cost each commit a second sync.
 #pragma once
 
 #include <memory>

@@ -14,7 +14,8 @@ constexpr unsigned kMiddle = 3;
 constexpr unsigned kLast = 4;
 
 constexpr std::size_t kNumberBytes = 8;
-constexpr std::size_t kBatchHeaderBytes = 12;
+constexpr std::size_t kCountBytes = 4;
+constexpr std::size_t kBatchHeaderBytes = kNumberBytes + kCountBytes;
 // No log has more changes: a number further on is chance.
 constexpr std::uint64_t kMostChanges = std::uint64_t{1} << 32;
 
@@ -85,14 +86,22 @@ bool LogWalk::walk(std::string_view bytes, std::size_t& at) {
     }
     if (const std::optional<std::uint64_t> number = number_of(piece)) {
       number_ = number;
+      changes_ = little_endian(piece.payload.substr(kNumberBytes, kCountBytes)) != 0;
     }
     at += kHeaderBytes + piece.payload.size();
     in_record_ = piece.type == kFirst || piece.type == kMiddle;
     if (!in_record_) {
       whole_ = before_ + at;
+      has_changes_ = has_changes_ || changes_;
     }
   }
   return true;
+}
+
+// Where even the first record is damaged there is no number to compare with. A log is a new file
+// each time, so what is found in it is its own.
+bool LogWalk::is_later(std::uint64_t number) const {
+  return number_.has_value() ? number > *number_ && number - *number_ < kMostChanges : number != 0;
 }
 
 // At every byte, since a length may be what is damaged. False: found.
@@ -107,8 +116,7 @@ bool LogWalk::search(std::string_view bytes, std::size_t at) {
       continue;
     }
     const std::optional<std::uint64_t> number = number_of(piece);
-    const std::uint64_t last = number_.value_or(0);
-    if (number.has_value() && *number > last && *number - last < kMostChanges) {
+    if (number.has_value() && is_later(*number)) {
       later_batch_ = true;
       return false;
     }

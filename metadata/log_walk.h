@@ -29,10 +29,14 @@ class LogWalk {
   // Whether a batch that is sound and was written later follows the damage, or the record that
   // seemed to be cut short.
   [[nodiscard]] bool later_batch() const { return later_batch_; }
+  // Whether a batch that is sound and not empty was found, before or behind damage. RocksDB writes
+  // empty ones of its own.
+  [[nodiscard]] bool has_changes() const { return has_changes_ || later_batch_; }
 
  private:
   bool walk(std::string_view bytes, std::size_t& at);
   bool search(std::string_view bytes, std::size_t at);
+  [[nodiscard]] bool is_later(std::uint64_t number) const;
 
   const bool batches_;
   std::uint64_t before_ = 0;  // bytes of the blocks before this one
@@ -42,6 +46,8 @@ class LogWalk {
   bool searching_ = false;
   bool damaged_ = false;
   bool later_batch_ = false;
+  bool changes_ = false;  // in the record that goes on, or else in the last one
+  bool has_changes_ = false;
 };
 
 }  // namespace mapperfs

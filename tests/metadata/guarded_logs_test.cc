@@ -201,19 +201,24 @@ TEST_F(GuardedManifest, RemovesTheMarksWithTheFile) {
 // A log of batches: its records begin with a number (8 bytes) and a count (4).
 class GuardedBatches : public GuardedManifest {
  protected:
-  static std::string batch(std::uint64_t number, std::size_t bytes) {
+  static std::string batch(std::uint64_t number, std::size_t bytes, char changes = 1) {
     std::string payload(12 + bytes, 'b');
+    payload.replace(8, 4, std::string{changes, 0, 0, 0});
     for (std::size_t i = 0; i < 8; ++i) {
       payload[i] = static_cast<char>(number >> (8 * i));
     }
     return piece(1, payload);
   }
+  static constexpr const char* kLog = "/db/000012.log";
+
+  void put(const char* name, const std::string& bytes) {
+    std::unique_ptr<rocksdb::FSWritableFile> log;
+    EXPECT_TRUE(fs_->NewWritableFile(name, FileOptions(), &log, nullptr).ok());
+    EXPECT_TRUE(log->Append(bytes, IOOptions(), nullptr).ok());
+  }
   // What opening a log with these bytes gives.
   IOStatus open(const std::string& bytes) {
-    constexpr const char* kLog = "/db/000012.log";
-    std::unique_ptr<rocksdb::FSWritableFile> log;
-    EXPECT_TRUE(fs_->NewWritableFile(kLog, FileOptions(), &log, nullptr).ok());
-    EXPECT_TRUE(log->Append(bytes, IOOptions(), nullptr).ok());
+    put(kLog, bytes);
     std::unique_ptr<rocksdb::FSSequentialFile> file;
     IOStatus s = fs_->NewSequentialFile(kLog, FileOptions(), &file, nullptr);
     if (s.ok()) {
@@ -273,6 +278,56 @@ TEST_F(GuardedBatches, FindsALaterBatchBlocksAway) {
   log[300] = static_cast<char>(log[300] ^ 0x40);
   EXPECT_TRUE(open(log).ok());
   EXPECT_TRUE(open(log + batch(7, 0)).IsCorruption());
+}
+
+// Numbers are those of a pool's whole life.
+TEST_F(GuardedBatches, RefusesARottenFirstBatchWhateverItsNumber) {
+  for (const std::uint64_t number : {std::uint64_t{1}, std::uint64_t{1} << 40}) {
+    const std::string first = batch(number, 100);
+    std::string log = first + batch(number + 1, 100);
+    EXPECT_TRUE(open(log).ok());
+    for (std::size_t at = 0; at < first.size(); ++at) {
+      log[at] = static_cast<char>(log[at] ^ 0x40);
+      EXPECT_TRUE(open(log).IsCorruption()) << at;
+      log[at] = static_cast<char>(log[at] ^ 0x40);
+    }
+  }
+}
+
+// A log is begun when all before it is synced: a batch in the next one says that the last one of
+// this log was not torn.
+TEST_F(GuardedBatches, RefusesARottenEndIfTheNextLogHasABatch) {
+  const std::string before = batch(5, 100);
+  const std::string log = before + batch(6, 300);
+  std::string rotten = log;
+  rotten[before.size() + 50] = static_cast<char>(rotten[before.size() + 50] ^ 0x40);
+  const std::string cut = log.substr(0, log.size() - 5);
+  put("/db/000011.log", batch(1, 10));
+  put("/db/000013.sst", batch(9, 10));
+  EXPECT_TRUE(open(rotten).ok()) << "an older log and another kind of file";
+  put("/db/000013.log", "");
+  EXPECT_TRUE(open(rotten).ok());
+  // Opening writes an empty batch into a new log before the old one is done with.
+  put("/db/000013.log", batch(6, 0, 0));
+  EXPECT_TRUE(open(rotten).ok());
+  EXPECT_TRUE(open(cut).ok());
+  put("/db/000013.log", batch(6, 0, 0) + batch(7, 10));
+  for (const std::string& ending : {rotten, cut}) {
+    EXPECT_TRUE(open(ending).IsCorruption());
+  }
+  EXPECT_TRUE(open(log).ok());
+  put("/db/000013.log", "torn");
+  EXPECT_TRUE(open(rotten).ok());
+  put("/db/000100.log", batch(8, 7000));
+  EXPECT_TRUE(open(rotten).IsCorruption()) << "any log with a higher number";
+}
+
+// The first batch of the next log may have rotted too.
+TEST_F(GuardedBatches, FindsABatchBehindARottenOneInTheNextLog) {
+  std::string next = batch(7, 100) + batch(8, 100);
+  next[50] = static_cast<char>(next[50] ^ 0x40);
+  put("/db/000013.log", next);
+  EXPECT_TRUE(open(batch(5, 100) + batch(6, 300).substr(0, 200)).IsCorruption());
 }
 
 }  // namespace
