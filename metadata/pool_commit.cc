@@ -183,10 +183,12 @@ Status PoolMetadata::abort() {
       status = store_->reopen();
     }
     cache_.clear();
+    stand_at("aborting: pages forgotten");
     small_changes_ = false;
     if (status.ok()) {
       status = load();
     }
+    trees_.depart();  // what was reverted is left to nobody, and must be believed no more
     committed_ = open_.fetch_add(1);
     health_ = status.ok() ? Health::kGood : Health::kLost;
   }

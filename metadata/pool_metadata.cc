@@ -66,7 +66,7 @@ PoolMetadata::PoolMetadata(std::unique_ptr<Store> store, const ThinMetadataOptio
       store_(std::move(store)),
       cache_(*store_, options.cache_bytes),
       data_(cache_),
-      trees_(cache_, data_, ids_),
+      trees_(cache_, data_, ids_, options_.at_place),
       metadata_blocks_(std::min(options.nr_metadata_blocks, kThinMaxMetadataBlocks)),
       read_only_(options.mode != ThinMetadataOptions::Mode::kReadWrite) {}
 
@@ -219,9 +219,9 @@ void PoolMetadata::adopt(std::map<std::uint32_t, std::shared_ptr<DeviceState>>& 
                          const std::map<std::uint32_t, DeviceRecord>& records, bool held) {
   for (auto it = table.begin(); it != table.end();) {
     if (!records.contains(it->first)) {
+      it->second->gone = true;  // before the root: without one all would seem unmapped
       it->second->root = 0;
       it->second->mapped_blocks = 0;
-      it->second->gone = true;
       it = table.erase(it);
     } else {
       ++it;

@@ -105,6 +105,12 @@ class PoolMetadata final : public ThinMetadata {
   }
   void close_device(DeviceState& device);
   [[nodiscard]] const Trees& trees() const { return trees_; }
+  [[nodiscard]] ShardedLock& gate() { return gate_; }
+  void stand_at(std::string_view place) const {
+    if (options_.at_place) {
+      options_.at_place(place);
+    }
+  }
 
  private:
   friend class Restorer;

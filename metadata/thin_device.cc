@@ -29,7 +29,8 @@ class ThinDeviceHandle final : public ThinDevice {
         break;
       }
       if (departures == trees.departures()) {
-        return mapping_of(*word);
+        // Looked at behind the root, which a device that is gone has lost.
+        return state_->gone ? std::nullopt : std::optional<ThinMapping>(mapping_of(*word));
       }
     }
     return std::nullopt;
@@ -89,31 +90,37 @@ class ThinDeviceHandle final : public ThinDevice {
     return mapping;
   }
 
+  [[nodiscard]] Status gone() const {
+    return {ENODATA, fmt::format("thin device {}: is gone", id())};
+  }
   [[nodiscard]] Status read_only() const {
     return {EROFS, fmt::format("thin device {}: part of a metadata snapshot", id())};
   }
 
   // A page that is missing was most likely replaced while we were on the way to it, and what was
-  // read is worth nothing if a tree has left a page to others meanwhile. With changes kept out the
-  // page must be there, and is ours.
+  // read is worth nothing if a tree has left a page to others meanwhile. With changes and aborts
+  // kept out the page must be there, and is ours.
   template <typename Read>
   auto retried(const Read& read) const -> decltype(read(Root{})) {
-    if (state_->gone) {
-      return Status(ENODATA, fmt::format("thin device {}: is gone", id()));
-    }
     const Trees& trees = pool_.trees();
     for (int i = 0; i < kTries; ++i) {
       const std::uint64_t departures = trees.departures();
       auto result = read(Root{state_->root.load(std::memory_order_acquire)});
-      if (!result.ok() && result.status().error() != ENOENT) {
-        return result;
+      if (state_->gone) {  // looked at behind the root, which it has lost
+        return gone();
       }
-      if (result.ok() && departures == trees.departures()) {
+      if (!result.ok() && result.status().error() == ENOENT) {
+        pool_.stand_at("reading: found nothing");
+      } else if (departures == trees.departures()) {
         return result;
       }
     }
+    const ShardedLock::ReadGuard inside(pool_.gate());
     const std::lock_guard<FairMutex> lock(state_->mutex);
     auto again = read(Root{state_->root.load(std::memory_order_acquire)});
+    if (state_->gone) {
+      return gone();
+    }
     if (!again.ok() && again.status().error() == ENOENT) {
       return Status(EILSEQ, again.status().message());
     }

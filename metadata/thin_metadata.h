@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/status.h"
@@ -125,6 +126,9 @@ struct ThinMetadataOptions {
   std::size_t memtable_bytes = std::size_t{8} << 20;
   // Where RocksDB finds files and threads; for tests. Must outlive the metadata. Null: the default.
   rocksdb::Env* env = nullptr;
+  // For tests: called between steps whose order other threads rely on, with the name of the place,
+  // maybe with locks held; the thread goes on when it returns. Null: nothing is called.
+  std::function<void(std::string_view place)> at_place;
 };
 
 class ThinMetadata;

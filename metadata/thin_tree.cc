@@ -89,6 +89,7 @@ Result<std::uint64_t> Trees::find(Root root, std::uint64_t virtual_block) const 
       return page.status();
     }
     word = (*page)->word(index_at(virtual_block, level));
+    stand_at("reading: knows what is below");
   }
   return word;
 }
@@ -165,15 +166,20 @@ Result<PagePin> Trees::create(unsigned level) {
   return cache_.create(tree_key(id), level);
 }
 
-void Trees::free_page(PagePin& page, const CountPages& counts) {
+void Trees::free_page(PagePin& page, Page& count_page) {
   const std::uint64_t id = page->key().number();
-  Page& count_page = counts.page_of(id);
   cache_.mark_dirty(count_page);
   const std::uint32_t before = count_page.add(id % kRefsPerPage, -1);
   MFS_ASSERT(before == 1);
   ids_.pages.fetch_sub(1);
   cache_.erase(*page);
   page.reset();
+}
+
+void Trees::free_pages(std::vector<PagePin>& pages, const CountPages& counts) {
+  for (PagePin& page : pages) {
+    free_page(page, counts.page_of(page->key().number()));
+  }
 }
 
 Status Trees::add_reference(std::uint64_t page) {
@@ -226,7 +232,7 @@ Result<PagePin> Trees::own(std::atomic<std::uint64_t>& root, Slot slot, std::uin
 }
 
 Result<PagePin> Trees::own_by_copy(std::atomic<std::uint64_t>& root, Slot slot, PagePin page,
-                                   Page& own_counts) {
+                                   Page& count_page) {
   const unsigned level = page->level;
   const PageKind kind = level == 0 ? PageKind::kDataRefs : PageKind::kPageRefs;
   const std::vector<std::uint64_t> children = children_of(*page);
@@ -245,26 +251,26 @@ Result<PagePin> Trees::own_by_copy(std::atomic<std::uint64_t>& root, Slot slot, 
   // One more or one less for each child; none of them can come to 0, since page and copy count.
   const auto count_children = [&](int delta) {
     for (const std::uint64_t child : children) {
-      Page& count_page = counts->page_of(child);
-      cache_.mark_dirty(count_page);
-      const std::uint32_t before = count_page.add(child % kRefsPerPage, delta);
+      Page& child_counts = counts->page_of(child);
+      cache_.mark_dirty(child_counts);
+      const std::uint32_t before = child_counts.add(child % kRefsPerPage, delta);
       MFS_ASSERT(delta > 0 ? before >= 1 : before >= 2);
     }
   };
   count_children(1);
-  cache_.mark_dirty(own_counts);
-  const std::uint64_t id = page->key().number();
-  departures_.fetch_add(1);  // before others may take the page for theirs
-  if (own_counts.drop_if_shared(id % kRefsPerPage)) {
-    point(root, slot, (*copy)->key().number(), level);
-    return copy;
+  stand_at("leaving a page: copied");
+  point(root, slot, (*copy)->key().number(), level);
+  stand_at("leaving a page: pointed elsewhere");
+  depart();
+  stand_at("leaving a page: departed");
+  cache_.mark_dirty(count_page);
+  if (!count_page.drop_if_shared(page->key().number() % kRefsPerPage)) {
+    // The other owner let go meanwhile, so the page was this tree's alone, and is nobody's now.
+    count_children(-1);
+    free_page(page, count_page);
   }
-  // The other owner let go meanwhile, so the page is ours and the copy needless.
-  count_children(-1);
-  auto copy_counts = CountPages::load(cache_, PageKind::kPageRefs, {(*copy)->key().number()});
-  MFS_ASSERT(copy_counts.ok());  // changed just now, so it is in memory
-  free_page(*copy, *copy_counts);
-  return page;
+  stand_at("leaving a page: let go");
+  return copy;
 }
 
 // Makes the tree high enough for `virtual_block` and returns its root page, owned.
@@ -415,15 +421,17 @@ Result<Trees::Path> Trees::own_parents(std::atomic<std::uint64_t>& root,
   return path;
 }
 
-// Takes the page below `path` out of the tree, and parents that are empty then.
-void Trees::unlink(std::atomic<std::uint64_t>& root, Path& path, const CountPages& counts) {
+// Takes the page below `path` out of the tree, and parents that are empty then, which it returns:
+// they are the caller's to free.
+std::vector<PagePin> Trees::unlink(std::atomic<std::uint64_t>& root, Path& path) {
+  std::vector<PagePin> empty;
   point(root, slot_below(path), 0, 0);
   while (!path.empty() && path.back().page->present == 0) {
-    PagePin empty = std::move(path.back().page);
+    empty.push_back(std::move(path.back().page));
     path.pop_back();
     point(root, slot_below(path), 0, 0);
-    free_page(empty, counts);
   }
+  return empty;
 }
 
 Result<RemoveStep> Trees::remove_step(std::atomic<std::uint64_t>& root, std::uint64_t begin,
@@ -471,14 +479,18 @@ Result<RemoveStep> Trees::remove_whole_leaf(std::atomic<std::uint64_t>& root, Le
   if (!data_counts.ok()) {
     return data_counts.status();
   }
-  unlink(root, *path, *counts);
+  std::vector<PagePin> empty = unlink(root, *path);
+  stand_at("leaving a page: pointed elsewhere");
+  depart();
+  stand_at("leaving a page: departed");
   Page& own_count = counts->page_of(id);
   cache_.mark_dirty(own_count);
-  departures_.fetch_add(1);  // before others may take the leaf for theirs
   if (!own_count.drop_if_shared(id % kRefsPerPage)) {
     data_.drop_owner(*data_counts, blocks, freed);
-    free_page(leaf.page, *counts);
+    free_page(leaf.page, own_count);
   }
+  free_pages(empty, *counts);
+  stand_at("leaving a page: let go");
   return RemoveStep{0, false, blocks.size()};
 }
 
@@ -520,7 +532,8 @@ Status Trees::reclaim_step(std::atomic<std::uint64_t>& root) {
     }
     cache_.mark_dirty(own_count);
     if (own_count.drop_if_shared(id % kRefsPerPage)) {
-      unlink(root, path, *counts);
+      std::vector<PagePin> empty = unlink(root, path);
+      free_pages(empty, *counts);
       return {};
     }
     auto page = pin_page(id, level);
@@ -539,9 +552,10 @@ Status Trees::reclaim_step(std::atomic<std::uint64_t>& root) {
     if (!data_counts.ok()) {
       return data_counts.status();
     }
-    unlink(root, path, *counts);
+    std::vector<PagePin> empty = unlink(root, path);
     data_.drop_owner(*data_counts, blocks, nullptr);
-    free_page(*page, *counts);
+    free_page(*page, own_count);
+    free_pages(empty, *counts);
     return {};
   }
   return {};

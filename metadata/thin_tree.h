@@ -11,12 +11,30 @@
 //
 // Invariants: 1. a page with count 1 on a path of pages with count 1 belongs to one tree, and only
 // under that tree's lock do its words change; 2. all that can fail (reading pages) is done before
-// the first change of a step, so that an error leaves every count right.
+// the first change of a step, so that an error leaves every count right; 3. a tree leaves a page in
+// three steps, in this order:
+//
+//   point    what pointed to the page points elsewhere
+//   depart   departures() goes up
+//   let go   the page's count goes down, or the page is freed
+//
+// Only letting go allows others to do what a reader of this tree must not see: who shared the page
+// finds count 1 and writes to it as its own, and a page that is freed is forgotten, so that who
+// still asks for it gets what the last commit had. A reader takes the number before the root and
+// again behind the last word. If the first number has the departure, the reader comes by the new
+// pointer. If not, and it saw what came of letting go, the second number has it. Every link of that
+// is acquired and released: pointers and words are stored with release and loaded with acquire; the
+// number and the counts change by read-modify-write alone, so that whoever loads a 1 knows all that
+// those did who let go; a page leaves the cache under the lock under which it is looked for.
+// Going back to the last commit is a departure of all trees at once: roots, depart, gate.
+// A tree that is being reclaimed has no readers and need not depart.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -49,12 +67,15 @@ struct RemoveStep {
 // Reading needs no lock, but what a reader follows may be changed under it. It then sees the state
 // before or after; or a page that is gone (ENOENT), upon which it starts again at the root; or a
 // page that the tree has left to another one, which writes to it or is being deleted. So whoever
-// reads asks for departures() first, then for the root, and believes nothing of what it found if
-// the number is another one afterwards. Changes of one tree are serialised by the caller, who is
-// inside the transaction's gate.
+// reads asks for departures() first, then for the root, and believes nothing of what it found, no
+// error either, if the number is another one afterwards. Changes of one tree are serialised by the
+// caller, who is inside the transaction's gate.
 class Trees {
  public:
-  Trees(PageCache& cache, DataMap& data, PageIds& ids) : cache_(cache), data_(data), ids_(ids) {}
+  // `at_place` as in ThinMetadataOptions; outlives the trees.
+  Trees(PageCache& cache, DataMap& data, PageIds& ids,
+        const std::function<void(std::string_view)>& at_place)
+      : cache_(cache), data_(data), ids_(ids), at_place_(at_place) {}
   Trees(const Trees&) = delete;
   Trees& operator=(const Trees&) = delete;
 
@@ -62,6 +83,8 @@ class Trees {
   [[nodiscard]] std::uint64_t departures() const noexcept {
     return departures_.load(std::memory_order_acquire);
   }
+  // The second of the three steps; what was left is pointed to no more.
+  void depart() noexcept { departures_.fetch_add(1); }
 
   // The leaf's word for `virtual_block`, 0 if unmapped; nullopt if a page is not in memory.
   [[nodiscard]] std::optional<std::uint64_t> find_cached(
@@ -111,11 +134,16 @@ class Trees {
   Result<PagePin> own(std::atomic<std::uint64_t>& root, Slot slot, std::uint64_t page,
                       unsigned level);
   Result<PagePin> own_by_copy(std::atomic<std::uint64_t>& root, Slot slot, PagePin page,
-                              Page& own_counts);
+                              Page& count_page);
   Result<PagePin> grow_root(std::atomic<std::uint64_t>& root, std::uint64_t virtual_block);
   Result<Path> own_parents(std::atomic<std::uint64_t>& root, std::uint64_t virtual_block);
   void point(std::atomic<std::uint64_t>& root, Slot slot, std::uint64_t page, unsigned level);
-  void unlink(std::atomic<std::uint64_t>& root, Path& path, const CountPages& counts);
+  std::vector<PagePin> unlink(std::atomic<std::uint64_t>& root, Path& path);
+  void stand_at(std::string_view place) const {
+    if (at_place_) {
+      at_place_(place);
+    }
+  }
   PagePin create_cached(unsigned level);
   static Slot slot_below(const Path& path);
   Result<CountPages> counts_of(const Path& path, std::uint64_t page);
@@ -128,11 +156,13 @@ class Trees {
   Result<std::optional<std::uint64_t>> highest_under(std::uint64_t page, unsigned level,
                                                      std::uint64_t base) const;
   Result<PagePin> pin_page(std::uint64_t page, unsigned level) const;
-  void free_page(PagePin& page, const CountPages& counts);
+  void free_page(PagePin& page, Page& count_page);
+  void free_pages(std::vector<PagePin>& pages, const CountPages& counts);
 
   PageCache& cache_;
   DataMap& data_;
   PageIds& ids_;
+  const std::function<void(std::string_view)>& at_place_;
   alignas(kCacheLineBytes) std::atomic<std::uint64_t> departures_{0};
 };
 
