@@ -28,10 +28,18 @@ void PoolMetadata::set_pre_commit(std::function<Status()> flush_data) {
   flush_data_ = std::move(flush_data);
 }
 
-bool PoolMetadata::changed() const noexcept {
-  return small_changes_.load() || cache_.changed() || data_.changed() ||
-         committed_.load() + 1 != open_.load();
+bool PoolMetadata::open_has_changes() const noexcept {
+  return small_changes_.load() || cache_.changed() || data_.changed();
 }
+
+// The last transaction that may have changes of the caller's. The number is read last: whatever
+// takes changes out of the open transaction has begun the next one before.
+std::uint64_t PoolMetadata::last_change() const noexcept {
+  const bool in_open = open_has_changes();
+  return open_.load() - (in_open ? 0 : 1);
+}
+
+bool PoolMetadata::changed() const noexcept { return committed_.load() < last_change(); }
 
 bool PoolMetadata::commit_due() const noexcept {
   const std::size_t pages = cache_.dirty_bytes() / sizeof(Page);
@@ -63,17 +71,23 @@ Status PoolMetadata::make_room() {
 
 Status PoolMetadata::commit() {
   std::unique_lock<std::mutex> lock(commit_mutex_);
-  if (!changed()) {
-    return health_ == Health::kLost ? may_change() : Status();
-  }
-  // What the caller has changed is in the open transaction or one before it.
-  const std::uint64_t wanted = open_.load();
-  while (committed_.load() < wanted) {
+  const std::uint64_t aborts = aborts_;
+  const std::uint64_t wanted = last_change();
+  while (committed_.load() < wanted || aborts_ != aborts) {
+    if (aborts_ != aborts) {
+      return {EIO, "thin metadata: what was to be committed was aborted"};
+    }
     if (health_ != Health::kGood) {
       return may_change();
     }
     if (committing_) {
+      stand_at("committing: waits for another");
       commit_done_.wait(lock);
+      if (options_.at_place) {
+        lock.unlock();
+        stand_at("committing: woken");
+        lock.lock();
+      }
       continue;
     }
     committing_ = true;
@@ -89,7 +103,7 @@ Status PoolMetadata::commit() {
       return status;
     }
   }
-  return {};
+  return health_ == Health::kLost ? may_change() : Status();
 }
 
 // By the one thread whose turn it is.
@@ -120,7 +134,9 @@ Status PoolMetadata::run_commit() {
 std::unique_ptr<StoreBatch> PoolMetadata::seal() {
   auto batch = store_->new_batch();
   const ShardedLock::WriteGuard between(gate_);
-  if (small_changes_ || cache_.changed() || data_.changed()) {
+  const bool any = open_has_changes();
+  open_.fetch_add(1);  // first: who finds no change in the open one must not miss this one
+  if (any) {
     cache_.seal(*batch);
     data_.seal(*batch);
     const std::lock_guard<std::mutex> lock(state_mutex_);
@@ -161,7 +177,7 @@ std::unique_ptr<StoreBatch> PoolMetadata::seal() {
     batch->put(kSuperblockKey, encode(superblock));
     small_changes_ = false;
   }
-  open_.fetch_add(1);
+  stand_at("committing: sealed");
   return batch;
 }
 
@@ -174,9 +190,11 @@ Status PoolMetadata::abort() {
   }
   committing_ = true;  // keeps commits away without holding their mutex over I/O
   lock.unlock();
+  std::uint64_t lost = 0;
   Status status;
   {
     const ShardedLock::WriteGuard between(gate_);
+    lost = open_.fetch_add(1);  // first, as in seal()
     // After a failed write the database refuses all others until it is opened again, which also
     // finds out whether that write is in its log or not.
     if (health_ == Health::kFailed) {
@@ -189,11 +207,12 @@ Status PoolMetadata::abort() {
       status = load();
     }
     trees_.depart();  // what was reverted is left to nobody, and must be believed no more
-    committed_ = open_.fetch_add(1);
     health_ = status.ok() ? Health::kGood : Health::kLost;
   }
   lock.lock();
   committing_ = false;
+  committed_ = lost;  // in one with aborts_: whoever waits for it must not take it for done
+  ++aborts_;
   commit_done_.notify_all();
   return status;
 }

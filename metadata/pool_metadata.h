@@ -138,6 +138,8 @@ class PoolMetadata final : public ThinMetadata {
   void bury(Root root);
   Result<bool> reclaim_some(std::size_t steps);
 
+  [[nodiscard]] bool open_has_changes() const noexcept;
+  [[nodiscard]] std::uint64_t last_change() const noexcept;
   Status run_commit();
   void learn_due(std::size_t pages, std::chrono::nanoseconds took, std::chrono::nanoseconds worked);
   std::unique_ptr<StoreBatch> seal();
@@ -186,7 +188,8 @@ class PoolMetadata final : public ThinMetadata {
   std::atomic<std::uint64_t> committed_{0};  // of the last one on stable storage
   std::mutex commit_mutex_;
   std::condition_variable commit_done_;
-  bool committing_ = false;  // guarded by commit_mutex_
+  bool committing_ = false;   // guarded by commit_mutex_
+  std::uint64_t aborts_ = 0;  // guarded by commit_mutex_
 
   static constexpr std::size_t kDueLeast = 192;    // pages
   std::atomic<std::size_t> due_pages_{kDueLeast};  // so many changed pages are worth a commit

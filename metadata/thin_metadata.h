@@ -248,7 +248,8 @@ class ThinMetadata {
   virtual void set_pre_commit(std::function<Status()> flush_data) = 0;
   // Makes everything last that was changed before the call. Callers at the same time share one
   // commit; costs next to nothing when there is nothing to do. After an error every change and
-  // commit fails with EIO until abort(). May block.
+  // commit fails with EIO until abort(). EIO too if an abort() came between call and return. What
+  // an abort() took away before the call is not missed: the caller has to know. May block.
   virtual Status commit() = 0;
   // Back to the last commit: blocks allocated, devices made and mappings inserted since are gone;
   // ThinDevices stay usable if their device still exists. If this fails, all fails with EIO for

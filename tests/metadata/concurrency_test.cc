@@ -146,27 +146,5 @@ TEST(ThinMetadataConcurrency, AbortsUnderReaders) {
   EXPECT_EQ(device->mapped_blocks(), kBlocks);
 }
 
-TEST(ThinMetadataConcurrency, CommittersShareCommits) {
-  Pool pool;
-  std::atomic<int> flushes{0};
-  pool->set_pre_commit([&]() -> Status {
-    ++flushes;
-    return {};
-  });
-  std::vector<std::thread> threads;
-  for (std::uint32_t id = 0; id < 4; ++id) {
-    threads.emplace_back([&pool, id] {
-      for (std::uint32_t i = 0; i < 50; ++i) {
-        ASSERT_TRUE(pool->create_thin(id * 1000 + i).ok());
-        ASSERT_TRUE(pool->commit().ok());
-      }
-    });
-  }
-  join_all(threads);
-  EXPECT_LE(flushes, 200);
-  pool.reopen();
-  EXPECT_EQ(pool->devices().size(), 200U);
-}
-
 }  // namespace
 }  // namespace mapperfs::testing
