@@ -15,7 +15,9 @@ namespace mapperfs {
 namespace {
 
 constexpr std::size_t kControlThreads = 96;
-constexpr std::size_t kSlowThreads = 48;
+// Each may wait for a suspended device: so many of those, and the next one's unaligned writes and
+// fallocates wait with them.
+constexpr std::size_t kSlowThreads = 512;
 constexpr std::uint32_t kPageBytes = 4096;
 // The protocol of `control` promises 128 KiB for a transaction.
 constexpr std::uint32_t kMinMaxWrite = (128U << 10) + kPageBytes;
