@@ -71,7 +71,10 @@ class Engine::MappedHolder final : public DevRef::Holder {
 Engine::Engine(Env& env, const TargetRegistry& registry, BackingOpener& backing)
     : env_(env), registry_(registry), backing_(backing) {}
 
-Engine::~Engine() { shut_down(); }
+Engine::~Engine() {
+  while (!shut_down().empty()) {  // a bio under way must not come back to nothing
+  }
+}
 
 Status Engine::check_name(const std::string& name) {
   if (name.empty()) {
@@ -450,22 +453,42 @@ void Engine::end(MappedDevice& device) {
   finish_removal(device);
 }
 
-void Engine::shut_down(std::uint64_t patience_ns) {
+bool Engine::quiesce(MappedDevice& device, std::uint64_t until_ns) {
+  SuspendOptions options;
+  options.interrupted = [&] { return env_.now_ns() >= until_ns; };
+  const Status status = device.suspend(options);
+  // EBUSY: the kernel reads and writes its file past us, and goes on with that whatever we do.
+  return status.ok() || status.error() == ENXIO ||
+         (status.error() == EBUSY && device.falls_idle(until_ns));
+}
+
+std::vector<std::string> Engine::shut_down(std::uint64_t patience_ns) {
   const std::vector<std::shared_ptr<MappedDevice>> devices = list_bottom_up();
   const std::uint64_t until_ns = env_.now_ns() + patience_ns;
+  // The last moment for a device, at least a little later than now: one whose I/O never ends must
+  // not cost the next one its chance.
+  const auto last_moment = [&] {
+    return std::max(until_ns + patience_ns, env_.now_ns() + patience_ns / 64);
+  };
   // From below, who keeps bios that the devices above would wait for without end.
   for (const auto& device : devices) {
     SuspendOptions options;
     options.noflush = true;
-    options.interrupted = [&] { return env_.now_ns() >= until_ns + patience_ns; };
+    options.interrupted = [&, end_ns = last_moment()] { return env_.now_ns() >= end_ns; };
     if (device->info().suspended ||
         (!device->falls_idle(until_ns) && device->suspend(options).ok())) {
       end(*device);
     }
   }
+  std::vector<std::string> left;
   for (auto it = devices.rbegin(); it != devices.rend(); ++it) {
-    end(**it);
+    if (quiesce(**it, last_moment())) {
+      end(**it);
+    } else {
+      left.push_back((*it)->name());
+    }
   }
+  return left;
 }
 
 }  // namespace mapperfs

@@ -127,7 +127,9 @@ class Engine {
   // Suspends (flushing) and removes every device, uppermost first: a clean end. Openers do not stop
   // it. What waits for a suspended device fails; so does, after a while, what a target keeps and
   // would give back in a noflush suspend, such as a write that waits for a thin pool's space.
-  void shut_down(std::uint64_t patience_ns = kEndPatienceNs);
+  // Devices whose I/O has not ended after twice the patience stay as they are: their names. The
+  // time that a target takes to write down what it knows is not in the patience.
+  std::vector<std::string> shut_down(std::uint64_t patience_ns = kEndPatienceNs);
 
   // What is wrong with a device name, or ok.
   static Status check_name(const std::string& name);
@@ -151,6 +153,8 @@ class Engine {
   void finish_removal(MappedDevice& device);
   // A device of shut_down() goes. Not if it went meanwhile.
   void end(MappedDevice& device);
+  // Whether nothing of it is under way, and nothing will be; with a flush. Gives up at `until_ns`.
+  bool quiesce(MappedDevice& device, std::uint64_t until_ns);
   // "512:N" as a mapped device's numbers are printed.
   static bool parse_mapped_number(const std::string& word, unsigned& minor);
   void notify_event(MappedDevice& device);

@@ -204,8 +204,26 @@ bool MappedDevice::wait_idle(const std::function<bool()>& interrupted) {
   return true;
 }
 
+// Who has the mutex may be waiting for I/O that never ends.
+std::unique_lock<std::mutex> MappedDevice::lock_control(const std::function<bool()>& interrupted) {
+  if (!interrupted) {
+    return std::unique_lock<std::mutex>(control_mutex_);
+  }
+  std::unique_lock<std::mutex> control(control_mutex_, std::try_to_lock);
+  while (!control.owns_lock() && !interrupted()) {
+    std::unique_lock<std::mutex> lock(deferred_mutex_);
+    idle_cv_.wait_for(lock, kDrainPoll);
+    lock.unlock();
+    control.try_lock();
+  }
+  return control;
+}
+
 Status MappedDevice::suspend(const SuspendOptions& options) {
-  const std::lock_guard<std::mutex> lock(control_mutex_);
+  const std::unique_lock<std::mutex> lock = lock_control(options.interrupted);
+  if (!lock.owns_lock()) {
+    return {EINTR, "interrupted while another operation kept the device"};
+  }
   return suspend_locked(options);
 }
 

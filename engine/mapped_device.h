@@ -38,8 +38,8 @@ struct SuspendOptions {
   bool noflush = false;  // targets may push bios back instead of completing them
   bool nolockfs =
       false;  // taken for the kernel's sake: a file has no file system above it to freeze
-  // Asked now and then while bios drain, under no lock that they need; true gives the suspend up
-  // with EINTR.
+  // Asked now and then while bios drain, and while another control operation keeps the device,
+  // under no lock that bios need; true gives the suspend up with EINTR.
   std::function<bool()> interrupted;
 };
 
@@ -170,6 +170,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   void hold();
   void release();
   bool wait_idle(const std::function<bool()>& interrupted);
+  // Without control_mutex_ where it was interrupted.
+  std::unique_lock<std::mutex> lock_control(const std::function<bool()>& interrupted);
   Status suspend_locked(const SuspendOptions& options);
   Status resume_locked(const SuspendOptions& options);
   [[nodiscard]] QueueLimits limits_locked() const;  // table_mutex_ held

@@ -7,15 +7,20 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <future>
 #include <mutex>
 #include <span>
 #include <string_view>
+#include <thread>
 #include <utility>
 
+#include "engine/thread.h"
 #include "fs/file_system.h"
+#include "fs/sever.h"
 
 namespace mapperfs {
 namespace {
@@ -108,6 +113,12 @@ std::string session_refused(const std::string& options, const std::string& why) 
                      why.empty() ? "" : ": ", why);
 }
 
+// For a flush, with what comes before it. Less than systemd's 90 s, with what comes after it.
+constexpr std::chrono::seconds kFlushPatience{60};
+// For what fails now that the connection is cut, and for the devices' I/O within that.
+constexpr std::chrono::seconds kSeveredPatience{10};
+constexpr std::uint64_t kSeveredPatienceNs = 2'000'000'000;
+
 Transport::Options transport_options(const MountOptions& options) {
   return {options.transport, options.ring_depth, options.max_write};
 }
@@ -185,17 +196,74 @@ Status Mount::serve() {
   const bool routed = take_answers(*session_);
   const int error = transport_.serve(fuse_session_fd(session_), routed, *fs_);
   fs_->begin_stop();
-  // Devices first: what is under way completes, what waits for a suspended device fails. Then
-  // nothing is left to answer, and the kernel can be told.
-  engine_.shut_down();
-  fs_->finish();
-  transport_.end();
-  fuse_session_unmount(session_);
-  if (error != 0) {
+  Status ended = end();
+  if (ended.ok() && error != 0) {
     return {error,
             fmt::format("the session on {} ended: {}", options_.mount_point, std::strerror(error))};
   }
+  return ended;
+}
+
+// Devices first: what is under way completes, what waits for a suspended device fails. Then nothing
+// is left to answer, and the kernel can be told.
+std::string Mount::wind_down() {
+  std::vector<std::string> left = engine_.shut_down();
+  if (!left.empty()) {
+    engine_.log().add(fmt::format(
+        "I/O of {} does not end: the connection of {} is cut, in case that it waits for this mount",
+        fmt::join(left, ", "), options_.mount_point));
+    sever();
+    left = engine_.shut_down(kSeveredPatienceNs);
+  }
+  if (!left.empty()) {
+    return fmt::format("I/O of {} does not end", fmt::join(left, ", "));
+  }
+  fs_->finish();
+  transport_.end();
   return {};
+}
+
+void Mount::sever() {
+  const std::lock_guard lock(sever_mutex_);
+  if (!std::exchange(severed_, true)) {
+    unmounted_ = sever_connection(options_.mount_point);
+  }
+}
+
+// On a thread of its own, since a flush may wait for a disk that never answers.
+Status Mount::end() {
+  auto outcome = std::make_shared<std::promise<std::string>>();
+  std::future<std::string> ended = outcome->get_future();
+  std::thread thread =
+      start_thread("mfs-end", [this, outcome] { outcome->set_value(wind_down()); });
+  if (!thread.joinable()) {
+    outcome->set_value(wind_down());
+  }
+  if (ended.wait_for(kFlushPatience) != std::future_status::ready) {
+    engine_.log().add(
+        fmt::format("a flush does not end: the connection of {} is cut", options_.mount_point));
+    sever();
+  }
+  std::string why = "a flush does not end";
+  if (ended.wait_for(kSeveredPatience) == std::future_status::ready) {
+    why = ended.get();
+  }
+  abandoned_ = !why.empty();
+  if (abandoned_) {
+    sever();
+    thread.detach();
+  } else if (thread.joinable()) {
+    thread.join();
+  }
+  bool unmounted = false;
+  {
+    const std::lock_guard lock(sever_mutex_);
+    unmounted = unmounted_;
+  }
+  if (!unmounted) {
+    fuse_session_unmount(session_);
+  }
+  return abandoned_ ? Status(ETIMEDOUT, why + ": ended without it") : Status();
 }
 
 void Mount::stop() {

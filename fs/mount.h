@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -43,20 +44,34 @@ class Mount {
   ControlExecutor& executor();
   // Mounts and serves until unmounted or stopped; then shuts the engine's devices down (suspended
   // with a flush, removed), answers what is left and unmounts. Returns with nothing of the mount
-  // left.
+  // left, in a bounded time: what has not ended by kEndPatienceNs or kFlushPatience is what only
+  // this mount could answer, or nobody can. So the connection is cut, and then there is a second
+  // time of grace. ETIMEDOUT: something is still under way, see abandoned().
   Status serve();
+  // I/O or a flush never ended, and threads are still with it. The mount is gone, but neither this
+  // nor the engine may be destroyed: the process is to end as it is.
+  [[nodiscard]] bool abandoned() const { return abandoned_; }
   // Makes serve() return. Any thread, not a signal handler. Waits until it has stopped serving.
   void stop();
 
  private:
   Mount(Engine& engine, MountOptions options);
   Status make_session();
+  // Returns what keeps the end from being reached, or an empty text.
+  std::string wind_down();
+  // Once, whoever comes first.
+  void sever();
+  Status end();
 
   Engine& engine_;
   MountOptions options_;
   Transport transport_;
   std::unique_ptr<FileSystem> fs_;
   fuse_session* session_ = nullptr;
+  std::mutex sever_mutex_;
+  bool severed_ = false;    // sever_mutex_
+  bool unmounted_ = false;  // sever_mutex_
+  bool abandoned_ = false;
 };
 
 // libfuse's version, as `mapperfs --version` prints it.

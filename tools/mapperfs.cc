@@ -143,7 +143,16 @@ Status run(const DaemonOptions& options, Background& background) {
     const Signals signals([&mount] { (*mount)->stop(); });
     status = (*mount)->serve();
   }
-  engine.shut_down();
+  if ((*mount)->abandoned() || !engine.shut_down().empty()) {
+    // Threads are with I/O that never ends, and nothing that they use may go.
+    const std::string why = status.ok() ? std::string("I/O does not end") : status.message();
+    background.failed(why);
+    if (!options.foreground) {
+      log_sentence(why);  // who started the daemon has gone long ago
+    }
+    spdlog::default_logger()->flush();
+    ::_exit(1);
+  }
   return status;
 }
 

@@ -373,6 +373,45 @@ TEST_F(EngineTest, ShutDownFailsBiosThatATargetKeepsAndGivesBack) {
   EXPECT_EQ(bio.status(), BlkStatus::kIoError);
 }
 
+TEST_F(EngineTest, ShutDownNamesWhatDoesNotEndAndEndsTheRest) {
+  probe::Hooks& hooks = add_hooks("h");
+  const auto stuck = bring_up("b", {"0 100 plain dev d hooks=h"});
+  const auto below = bring_up("a", {"0 100 plain dev d"});
+  const auto above = bring_up("c", {"0 100 plain dev d"});
+  Bio* kept = nullptr;
+  hooks.map = [&](probe::Target&, Bio& bio) {
+    kept = &bio;
+    return MapIo::kSubmitted;
+  };
+  TestBio bio(*stuck, Op::kRead, 0, 1);
+  bio.submit();
+  EXPECT_EQ(engine_->shut_down(/*patience_ns=*/1), (Lines{"b"}));
+  EXPECT_TRUE(below->removed() && above->removed());
+  EXPECT_FALSE(stuck->removed());
+  // Whoever kept it lets go: then a second time ends it.
+  kept->end_io(BlkStatus::kOk);
+  EXPECT_EQ(bio.status(), BlkStatus::kOk);
+  EXPECT_EQ(engine_->shut_down(/*patience_ns=*/1), Lines{});
+  EXPECT_TRUE(stuck->removed());
+}
+
+TEST_F(EngineTest, ShutDownDoesNotWaitForWhoKeepsADevice) {
+  probe::Hooks& hooks = add_hooks("h");
+  const auto stuck = bring_up("b", {"0 100 plain dev d hooks=h"});
+  Bio* kept = nullptr;
+  hooks.map = [&](probe::Target&, Bio& bio) {
+    kept = &bio;
+    return MapIo::kSubmitted;
+  };
+  TestBio bio(*stuck, Op::kRead, 0, 1);
+  bio.submit();
+  std::thread writer([&] { EXPECT_TRUE(stuck->run_exclusive([] {})); });
+  EXPECT_EQ(engine_->shut_down(/*patience_ns=*/1), (Lines{"b"}));
+  kept->end_io(BlkStatus::kOk);
+  writer.join();
+  EXPECT_EQ(engine_->shut_down(), Lines{});
+}
+
 TEST_F(EngineTest, ManyDevicesComeAndGoFromManyThreads) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
