@@ -145,10 +145,14 @@ Status PoolMetadata::delete_device(std::uint32_t id) {
     note_record(number_key(kDevicePrefix, id), std::nullopt);
     bury(Root{device->root.load()});
   }
-  // A small device's blocks are free at once; a large one's are the worker's to free.
-  auto more = reclaim(kInlineReclaim);
-  return more.ok() ? Status() : more.status();
+  reclaim_at_once();
+  return {};
 }
+
+// A small device's blocks are free at once; a large one's are the worker's to free. The device is
+// gone whatever becomes of its blocks: the worker will meet with the same error, and knows what to
+// do about it, and a failed commit fails the caller's own.
+void PoolMetadata::reclaim_at_once() { reclaim(kInlineReclaim).status().ignore(); }
 
 // The tree is nobody's any more: it waits to be taken apart.
 void PoolMetadata::bury(Root root) {
@@ -324,8 +328,8 @@ Status PoolMetadata::release_metadata_snap() {
     held_root_ = 0;
     small_changes_ = true;
   }
-  auto more = reclaim(kInlineReclaim);
-  return more.ok() ? Status() : more.status();
+  reclaim_at_once();
+  return {};
 }
 
 Result<ThinHeldSnapshot> PoolMetadata::held_snapshot() const {

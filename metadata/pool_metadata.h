@@ -136,6 +136,7 @@ class PoolMetadata final : public ThinMetadata {
   Status check_new_id(std::uint32_t id) const;
   std::shared_ptr<DeviceState> add_device(std::uint32_t id, const DeviceRecord& record);
   void bury(Root root);
+  void reclaim_at_once();
   Result<bool> reclaim_some(std::size_t steps);
 
   [[nodiscard]] bool open_has_changes() const noexcept;

@@ -203,8 +203,8 @@ class ThinMetadata {
   virtual Status create_thin(std::uint32_t id) = 0;
   // Costs the same whatever the origin's size. EEXIST; ENODATA: no such origin.
   virtual Status create_snap(std::uint32_t id, std::uint32_t origin) = 0;
-  // The id is free at once; small devices' blocks too, else reclaim() frees the rest. EBUSY: a
-  // ThinDevice exists; ENODATA.
+  // The id is free at once; small devices' blocks too, else reclaim() frees the rest, and has the
+  // error if that fails. EBUSY: a ThinDevice exists; ENODATA.
   virtual Status delete_device(std::uint32_t id) = 0;
   // ENODATA: no such device.
   virtual Result<std::unique_ptr<ThinDevice>> open_device(std::uint32_t id) = 0;
