@@ -159,6 +159,9 @@ Result<std::uint64_t> DataMap::allocate() {
       lock.lock();
       continue;
     }
+    if (Status s = compare(*pin); !s.ok()) {
+      return s;
+    }
     const std::uint64_t block = find_free(*pin, number, from);
     if (block == kNone) {
       if (from == 0) {
@@ -204,6 +207,9 @@ Status DataMap::take_reserved(std::uint64_t block) {
   if (block >= nr_blocks_ || !has_hold(&Holds::reserved, block)) {
     return {EINVAL, fmt::format("thin metadata: data block {} is not allocated", block)};
   }
+  if (Status s = compare(**pin); !s.ok()) {
+    return s;
+  }
   add_first_owner(**pin, block);
   set_hold(&Holds::reserved, block, false);
   reserved_.fetch_sub(1);
@@ -218,7 +224,8 @@ std::optional<std::uint64_t> DataMap::take_cached() {
   }
   const std::uint64_t number = cursor_ / kRefsPerPage;
   const PagePin pin = cache_.pin_cached(PageKey::of(PageKind::kDataRefs, number));
-  const std::uint64_t block = pin ? find_free(*pin, number, cursor_ % kRefsPerPage) : kNone;
+  const std::uint64_t block =
+      pin && compare(*pin).ok() ? find_free(*pin, number, cursor_ % kRefsPerPage) : kNone;
   if (block == kNone) {
     return std::nullopt;
   }
@@ -247,13 +254,37 @@ void DataMap::untake(std::uint64_t block) {
   reserved_.fetch_add(1);
 }
 
-void DataMap::add_owner(const CountPages& pages, const std::vector<std::uint64_t>& blocks) {
-  for (const std::uint64_t block : blocks) {
-    Page& page = pages.page_of(block);
-    cache_.mark_dirty(page);
-    const std::uint32_t before = page.add(block % kRefsPerPage, 1);
-    MFS_ASSERT(before != 0);  // from 0 it would have to tell the summary
+// Under mutex_. Once is enough for as long as the page is in memory.
+Status DataMap::compare(Page& page) {
+  if (page.compared) {
+    return {};
   }
+  const std::uint64_t number = page.key().number();
+  const unsigned blocks = number < free_.size() ? blocks_in(number) : 0;
+  unsigned zeros = 0;
+  for (unsigned i = 0; i < blocks; ++i) {
+    zeros += page.count(i) == 0 ? 1 : 0;
+  }
+  if (blocks == 0 || zeros != free_[number]) {
+    return {EILSEQ, fmt::format("thin metadata: page {} of the data map has {} free blocks, its "
+                                "summary says {}",
+                                number, zeros, blocks == 0 ? 0U : free_[number])};
+  }
+  page.compared = true;
+  return {};
+}
+
+Result<CountPages> DataMap::load_counts(const std::vector<std::uint64_t>& blocks) {
+  auto pages = CountPages::load(cache_, PageKind::kDataRefs, blocks);
+  if (pages.ok()) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [number, page] : pages->pages_) {
+      if (Status s = compare(*page); !s.ok()) {
+        return s;
+      }
+    }
+  }
+  return pages;
 }
 
 void DataMap::drop_owner(const CountPages& pages, const std::vector<std::uint64_t>& blocks,
@@ -266,10 +297,10 @@ void DataMap::drop_owner(const CountPages& pages, const std::vector<std::uint64_
       continue;
     }
     const std::lock_guard<std::mutex> lock(mutex_);
-    // The owner that saw 1 is the only one left, so it is still 1.
-    const std::uint32_t before = page.add(block % kRefsPerPage, -1);
-    MFS_ASSERT(before == 1);
-    free_block(block, freed);
+    // The owner that saw 1 is the only one left, so it is still 1, if the metadata is sound.
+    if (page.count(block % kRefsPerPage) != 0 && page.add(block % kRefsPerPage, -1) == 1) {
+      free_block(block, freed);
+    }
   }
 }
 
@@ -289,6 +320,11 @@ Status DataMap::add_first_or_more(const std::vector<std::uint64_t>& blocks) {
     return pages.status();
   }
   const std::lock_guard<std::mutex> lock(mutex_);
+  for (auto& [number, page] : pages->pages_) {
+    if (Status s = compare(*page); !s.ok()) {
+      return s;
+    }
+  }
   for (const std::uint64_t block : blocks) {
     MFS_ASSERT(block < nr_blocks_);
     Page& page = pages->page_of(block);

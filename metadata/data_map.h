@@ -8,6 +8,8 @@
 //   freed before ... in the transaction that is being written
 //   quarantined  handed out by a removal for discarding, not released yet
 // Holds are only in memory: after a crash a block is what its count says, so nothing leaks.
+// A page that comes from the store is compared with its summary before its counts change from or to
+// 0; from then on the two change together.
 #pragma once
 
 #include <array>
@@ -38,6 +40,7 @@ class CountPages {
   [[nodiscard]] Page& page_of(std::uint64_t number) const;
 
  private:
+  friend class DataMap;
   std::vector<std::pair<std::uint64_t, PagePin>> pages_;  // by page number
 };
 
@@ -63,9 +66,11 @@ class DataMap {
   std::optional<std::uint64_t> take_cached();
   // Undoes take_reserved() as if it had not been.
   void untake(std::uint64_t block);
-  // In the gate; one more and one less owner of each. `pages` has loaded all of `blocks`. Blocks
-  // that lost their last owner are appended to `freed`, if given, and quarantined.
-  void add_owner(const CountPages& pages, const std::vector<std::uint64_t>& blocks);
+  // In the gate. The counts of blocks in use, for drop_owner(). EILSEQ: one has count 0, or a
+  // summary is wrong; EIO.
+  Result<CountPages> load_counts(const std::vector<std::uint64_t>& blocks);
+  // In the gate; one owner less of each. `pages` are load_counts()'s of `blocks`. Blocks that lost
+  // their last owner are appended to `freed`, if given, and quarantined.
   void drop_owner(const CountPages& pages, const std::vector<std::uint64_t>& blocks,
                   std::vector<DataRun>* freed);
   // In the gate. An owner for a block whatever it has, as a restore makes.
@@ -108,6 +113,7 @@ class DataMap {
   void set_hold(HoldBits Holds::*kind, std::uint64_t block, bool on);
   [[nodiscard]] bool has_hold(HoldBits Holds::*kind, std::uint64_t block) const;
   void recount(std::unordered_map<std::uint64_t, Holds>::iterator it);
+  Status compare(Page& page);
   void change_free(std::uint64_t page, int by);
   void add_first_owner(Page& page, std::uint64_t block);
   [[nodiscard]] std::uint64_t next_candidate(std::uint64_t from) const;

@@ -123,6 +123,7 @@ Status PageCache::read(PageKey key, Page& page) const {
   }
   page.key_word.store(key.word, std::memory_order_relaxed);
   page.fresh = false;
+  page.compared = false;
   DecodedPage decoded;
   if (!record->has_value()) {
     if (key.kind() == PageKind::kTree) {

@@ -45,7 +45,8 @@ struct Page {
   std::atomic<bool> dirty{false};   // on the list of changes
   std::atomic<bool> sealed{false};  // its words belong to the batch and are not in it yet
   std::atomic<bool> dead{false};
-  bool fresh = false;  // in no sealed batch yet; guarded as the words
+  bool fresh = false;     // in no sealed batch yet; guarded as the words
+  bool compared = false;  // counts that were found to agree with their summary; DataMap's
   std::atomic<Page*> next{nullptr};
   std::array<std::atomic<std::uint64_t>, kPageEntries> words{};
 

@@ -326,7 +326,7 @@ Result<std::uint64_t> Trees::put(std::atomic<std::uint64_t>& root, std::uint64_t
   std::vector<std::uint64_t> old;
   if (before != 0) {
     old.push_back(Leaf::data_block(before));
-    auto loaded = CountPages::load(cache_, PageKind::kDataRefs, old);
+    auto loaded = data_.load_counts(old);
     if (!loaded.ok()) {
       return loaded.status();
     }
@@ -475,7 +475,7 @@ Result<RemoveStep> Trees::remove_whole_leaf(std::atomic<std::uint64_t>& root, Le
     return counts.status();
   }
   const std::vector<std::uint64_t> blocks = data_blocks_of(*leaf.page, 0, kPageEntries - 1);
-  auto data_counts = CountPages::load(cache_, PageKind::kDataRefs, blocks);
+  auto data_counts = data_.load_counts(blocks);
   if (!data_counts.ok()) {
     return data_counts.status();
   }
@@ -501,7 +501,7 @@ Result<RemoveStep> Trees::remove_part(std::atomic<std::uint64_t>& root, LeafView
     return path.status();
   }
   const std::vector<std::uint64_t> blocks = data_blocks_of(*leaf.page, first, last);
-  auto data_counts = CountPages::load(cache_, PageKind::kDataRefs, blocks);
+  auto data_counts = data_.load_counts(blocks);
   if (!data_counts.ok()) {
     return data_counts.status();
   }
@@ -548,7 +548,7 @@ Status Trees::reclaim_step(std::atomic<std::uint64_t>& root) {
     }
     const std::vector<std::uint64_t> blocks =
         level == 0 ? data_blocks_of(**page, 0, kPageEntries - 1) : std::vector<std::uint64_t>();
-    auto data_counts = CountPages::load(cache_, PageKind::kDataRefs, blocks);
+    auto data_counts = data_.load_counts(blocks);
     if (!data_counts.ok()) {
       return data_counts.status();
     }
