@@ -84,11 +84,23 @@ need_fs() {
   command -v "mkfs.$1" >/dev/null
 }
 
-# start [OPTION...]: the daemon in the foreground as a job of the test; returns when it serves.
+# start [OPTION...]: the daemon in the foreground as a job of the test; returns when it serves, by the transport that
+# the test is for.
 start() {
   "$MAPPERFS" -f --transport "$MAPPERFS_TRANSPORT" "$@" "$MNT" >>"$WORK/daemon.log" 2>&1 &
   DAEMON_PID=$!
   wait_mounted || fail "the daemon did not mount"
+  check_transport
+}
+
+# What could not be had is served through /dev/fuse: the test would prove that twice.
+check_transport() {
+  local serves
+  serves=$(timeout 5 sed -n 's/^transport: //p' "$MNT/sys/version")
+  case $MAPPERFS_TRANSPORT:$serves in
+    dev:/dev/fuse | uring:io_uring | auto:/dev/fuse | auto:io_uring) ;;
+    *) fail "asked for $MAPPERFS_TRANSPORT, served by '$serves'" ;;
+  esac
 }
 
 wait_mounted() {
