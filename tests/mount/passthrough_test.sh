@@ -66,6 +66,35 @@ for name in ram loop; do
   same "$name by the kernel" "by the engine" "$(dd if="$MNT/$name" bs=1 skip=8190 count=13 status=none)"
 done
 same "in the file" "by the engine" "$(dd if="$WORK/file" bs=1 skip=8190 count=13 status=none)"
+# Through shared memory: what is stored there, what another writes, and the engine sees both afterwards.
+for name in ram loop; do
+  python3 - "$MNT/$name" <<'END' || fail "mmap of $name"
+import mmap
+import os
+import sys
+
+fd = os.open(sys.argv[1], os.O_RDWR)
+view = mmap.mmap(fd, 1 << 20, mmap.MAP_SHARED)
+view[12300:12309] = b"by memory"
+view.flush()
+assert os.pread(fd, 9, 12300) == b"by memory", os.pread(fd, 9, 12300)
+os.pwrite(fd, b"by a write", 16400)
+assert view[16400:16410] == b"by a write", view[16400:16410]
+view[(1 << 20) - 4:] = b"last"
+view.close()
+os.fsync(fd)
+os.close(fd)
+END
+  hold $name
+  same "$name" "passthrough" "$(served $name)"
+  let_go
+  control "passthrough $name off"
+  same "$name, mapped, through the engine" "by memory" "$(dd if="$MNT/$name" bs=1 skip=12300 count=9 status=none)"
+  same "$name, the page behind" "by a write" "$(dd if="$MNT/$name" bs=1 skip=16400 count=10 status=none)"
+  same "$name, the last" "last" "$(dd if="$MNT/$name" bs=1 skip=$(((1 << 20) - 4)) count=4 status=none)"
+  control "passthrough $name on"
+done
+same "in the file, by memory" "by memory" "$(dd if="$WORK/file" bs=1 skip=12300 count=9 status=none)"
 # Discards come to the engine; whoever reads by the kernel sees them.
 hold loop
 timeout 10 fallocate -p -o 4096 -l 4096 "$MNT/loop"
@@ -148,7 +177,10 @@ let_go
 wait_daemon 0
 
 # --- without root ---
-[ -u "$(command -v fusermount3)" ] || exit 0
+if [ ! -u "$(command -v fusermount3)" ]; then
+  part_skipped "without root: fusermount3 is not setuid root"
+  exit 0
+fi
 let_users_mount
 chmod 755 "$WORK"
 cp "$MAPPERFS" "$WORK/mapperfs"
