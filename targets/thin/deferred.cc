@@ -99,14 +99,7 @@ void Pool::process(Bio& bio, Copier& copier) noexcept {
       unserviceable(bio);
       return;
     }
-    if (const std::optional<BlkStatus> outcome = provision(bio, copier)) {
-      ThinIo& io = bio.per_io<ThinIo>();
-      if (*outcome == BlkStatus::kOk && (bio.flags & kBioFua) != 0) {
-        io.written = true;
-        push(bio, kFlushLane);
-        return;
-      }
-      bio.end_io(*outcome);
+    if (!provision(bio, copier)) {
       return;
     }
   }
@@ -206,7 +199,7 @@ void Pool::requeue_waiting(const Thin& thin) {
   BioList back;
   {
     const std::lock_guard<std::mutex> lock(waiting_mutex_);
-    for (BioList* list : {&held_, &retry_}) {
+    for (BioList* list : {&held_, &retry_, &settling_}) {
       BioList keep;
       while (Bio* bio = list->pop_front()) {
         (bio->per_io<ThinIo>().thin == &thin ? back : keep).push_back(*bio);
@@ -215,6 +208,63 @@ void Pool::requeue_waiting(const Thin& thin) {
     }
   }
   end_all(back, BlkStatus::kRequeue);
+}
+
+// Whether nobody writes any more to the shared block that the mapping names. After the look-up that
+// found it shared: a snapshot under way then is either counted here, or was and has settled.
+bool Pool::settled(const ThinMapping& mapping, const ThinIo& io) const noexcept {
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (snapshots_.load() == 0) {
+    return true;
+  }
+  // It waited already, and further snapshots do not make a shared block less so.
+  return io.seen.mapped && io.seen.data_block == mapping.data_block &&
+         io.seen.time == mapping.time && graces_over_.load() > io.grace;
+}
+
+// Puts a write aside until the shared block that it has seen is settled.
+void Pool::settle_first(Bio& bio) noexcept {
+  ThinIo& io = bio.per_io<ThinIo>();
+  {
+    const std::lock_guard<std::mutex> lock(waiting_mutex_);
+    if (snapshots_ != 0 && !io.thin->requeue) {
+      io.grace = graces_begun_.load();
+      settling_.push_back(bio);
+      return;
+    }
+  }
+  defer(bio);
+}
+
+// A grace period: what was on its way to the data device when it began is over. Not for bios' own
+// threads, and under no lock that they need to end.
+void Pool::synchronize() {
+  const std::uint64_t number = graces_begun_.fetch_add(1) + 1;
+  in_flight_.synchronize();
+  BioList ready;
+  {
+    const std::lock_guard<std::mutex> lock(waiting_mutex_);
+    graces_over_ = std::max(graces_over_.load(), number);
+    BioList keep;
+    while (Bio* bio = settling_.pop_front()) {
+      (bio->per_io<ThinIo>().grace < number ? ready : keep).push_back(*bio);
+    }
+    settling_.swap(keep);
+  }
+  redefer(ready);
+}
+
+// A snapshot's message is through. Who began to wait during the last grace period need not wait for
+// another one.
+void Pool::snapshot_settled() {
+  BioList ready;
+  {
+    const std::lock_guard<std::mutex> lock(waiting_mutex_);
+    if (--snapshots_ == 0) {
+      ready.swap(settling_);
+    }
+  }
+  redefer(ready);
 }
 
 // One commit and one flush of the data device serve all that came together. FUA writes come here

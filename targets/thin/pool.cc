@@ -43,7 +43,7 @@ Pool::Pool(const PoolKey& key, const PoolTuning& tuning, std::unique_ptr<ThinMet
   // The commit has sealed the mappings that it will write. Who saw one that is no longer among them
   // has to be done before its block is anybody else's; what the others point to has to be stable.
   metadata_->set_pre_commit([this] {
-    in_flight_.synchronize();
+    synchronize();
     return flush_data();
   });
 }
@@ -399,15 +399,26 @@ bool Pool::has_volumes() {
                      [](const auto& volume) { return !volume.second.expired(); });
 }
 
-Status Pool::change(const std::function<Status(ThinMetadata&)>& what) {
+Status Pool::change(const std::function<Status(ThinMetadata&)>& what, bool shares) {
   messages_.fetch_add(1);
+  if (shares) {
+    const std::lock_guard<std::mutex> lock(waiting_mutex_);
+    ++snapshots_;  // before anybody can find a block shared
+  }
   Status status;
   {
     const std::shared_lock<std::shared_mutex> lock(transactions_);
     status = what(*metadata_);
   }
+  const std::uint64_t begun = graces_begun_.load();
   if (status.ok()) {
     commit().ignore();  // as the kernel: the message was taken, the pool's mode tells
+  }
+  if (shares) {
+    if (status.ok() && graces_over_ <= begun) {
+      synchronize();  // there was no commit to do it
+    }
+    snapshot_settled();
   }
   {
     const std::lock_guard<std::mutex> lock(messages_mutex_);

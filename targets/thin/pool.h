@@ -23,6 +23,12 @@
 //    a crash would bring back mappings (perhaps another device's) to a block already wiped.
 //  - A block that was allocated and not inserted is free again.
 //
+// A snapshot of a device in use. From one moment on the device's blocks are shared, but writes that
+// found them its own before may still be on their way. They belong to the snapshot and to the
+// device. So the message returns when they are over (its commit waits for a grace period of
+// in_flight_), and no such block is copied before that: a write that needs the copy waits on
+// settling_, in nobody's way. One that covers its block needs no copy.
+//
 // Locks, outermost first: transactions_, Volume::discards, Lane::giving, mode_mutex_, a lane's
 // mutex, waiting_mutex_. None is held across end_io() or across a bio that goes to the data device,
 // except the first two, shared, and the third, while a block is filled. Queue threads only try
@@ -87,6 +93,9 @@ struct ThinIo {
   bool committed = false;  // FUA: what was changed before it has been committed
   bool written = false;    // its data is in the block already; only the commit is missing
   std::uint8_t tries = 0;  // to find a free block
+  // It waited for a grace period before `seen` is copied: one that began after this many.
+  std::uint64_t grace = 0;
+  ThinMapping seen;
 };
 
 // What a thin-pool table asks for. Belongs to its target; the live one's is bound to the pool.
@@ -133,8 +142,9 @@ class Pool {
   void resume();
   // ENODATA: no such device.
   Result<std::shared_ptr<Volume>> open_volume(std::uint32_t id);
-  // Runs a change of the metadata that a message asks for, and commits it.
-  Status change(const std::function<Status(ThinMetadata&)>& what);
+  // Runs a change of the metadata that a message asks for, and commits it. `shares`: blocks that
+  // belonged to one device may be another's too from then on.
+  Status change(const std::function<Status(ThinMetadata&)>& what, bool shares);
   // Makes all changes last. Any thread but queue threads.
   Status commit();
   // A thin target's noflush suspend: its waiting bios go back to the mapped device.
@@ -177,6 +187,16 @@ class Pool {
     void (Pool::*const what_)();
   };
 
+  // What came of a try to give a write a block of its own.
+  enum class Given : std::uint8_t {
+    kMapped,        // look the mapping up again
+    kWritten,       // the write's data is in it, too
+    kUnsettled,     // not before a snapshot has settled
+    kFailed,        // the look-up, or a device below
+    kNoBlock,       // there is none, or the metadata failed
+    kMetadataFull,  // there is no room for the mapping
+  };
+
   // pool.cc
   void set_mode(PoolMode mode);
   // Only if the mode is `from`: of several who see the same change, one makes it.
@@ -208,12 +228,17 @@ class Pool {
   void run_flushes(BioList& bios) noexcept;
   void redefer(BioList& bios) noexcept;
   void retry_waiting() noexcept;
+  [[nodiscard]] bool settled(const ThinMapping& mapping, const ThinIo& io) const noexcept;
+  void settle_first(Bio& bio) noexcept;
+  void synchronize();
+  void snapshot_settled();
 
   // provision.cc
   void give_way();
-  std::optional<BlkStatus> provision(Bio& bio, Copier& copier);
+  bool provision(Bio& bio, Copier& copier);
+  Given give_block(Bio& bio, Copier& copier, Status& why);
   BlkStatus fill(Bio& bio, const ThinMapping& from, std::uint64_t data_block, Copier& copier);
-  std::optional<BlkStatus> no_block(const Status& status, ThinIo& io);
+  bool no_block(const Status& status, ThinIo& io);
   Result<std::uint64_t> allocate();
   void check_low_water();
   void make_space();
@@ -263,8 +288,16 @@ class Pool {
   PoolControl* control_ = nullptr;  // mode_mutex_; the bound one
 
   std::mutex waiting_mutex_;
-  BioList held_;   // waiting_mutex_: came while the pool was suspended
-  BioList retry_;  // waiting_mutex_: waits for a free block
+  BioList held_;      // waiting_mutex_: came while the pool was suspended
+  BioList retry_;     // waiting_mutex_: waits for a free block
+  BioList settling_;  // waiting_mutex_: waits for a snapshot to settle
+
+  // Snapshots that may share blocks to which writes are still on their way. Changed under
+  // waiting_mutex_.
+  std::atomic<unsigned> snapshots_{0};
+  // Grace periods of in_flight_, numbered as they begin, and the newest that is over.
+  std::atomic<std::uint64_t> graces_begun_{0};
+  std::atomic<std::uint64_t> graces_over_{0};
 
   std::mutex volumes_mutex_;
   std::map<std::uint32_t, std::weak_ptr<Volume>> volumes_;  // volumes_mutex_

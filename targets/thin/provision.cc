@@ -19,54 +19,81 @@ void Pool::give_way() {
   }
 }
 
-// Gives the bio's block a data block of its own. nullopt: look the mapping up again. Else the bio
-// is done: its data is in the block (kOk), or it fails. On the block's lane, so that nobody else
-// fills the same block, except provision_now(), which `giving` keeps away.
-std::optional<BlkStatus> Pool::provision(Bio& bio, Copier& copier) {
+// Gives the bio's block a data block of its own. True: look the mapping up again. False: the bio
+// has gone, ended or to where it waits.
+bool Pool::provision(Bio& bio, Copier& copier) {
+  ThinIo& io = bio.per_io<ThinIo>();
+  give_way();
+  Status why;
+  const Given given = give_block(bio, copier, why);
+  // Without the locks: each of these takes them, or waits for those who hold them.
+  switch (given) {
+    case Given::kMapped:
+      return true;
+    case Given::kWritten:
+      if ((bio.flags & kBioFua) != 0) {
+        push(bio, kFlushLane);
+      } else {
+        bio.end_io(BlkStatus::kOk);
+      }
+      return false;
+    case Given::kUnsettled:
+      settle_first(bio);
+      return false;
+    case Given::kFailed:
+      break;
+    case Given::kNoBlock:
+      if (no_block(why, io)) {
+        return true;
+      }
+      break;
+    case Given::kMetadataFull:
+      commit().ignore();  // what was acknowledged so far is kept
+      change_mode(PoolMode::kWrite, PoolMode::kOutOfMetadataSpace);
+      break;
+  }
+  // As the kernel, whatever the device below said: its ENOSPC is not the pool's.
+  bio.end_io(BlkStatus::kIoError);
+  return false;
+}
+
+// On the block's lane, so that nobody else fills the same block, except provision_now(), which
+// `giving` keeps away. `why` goes with kNoBlock.
+Pool::Given Pool::give_block(Bio& bio, Copier& copier, Status& why) {
   ThinIo& io = bio.per_io<ThinIo>();
   Volume& volume = *io.thin->volume;
-  bool metadata_full = false;
-  Status failed;
-  give_way();
-  {
-    const std::shared_lock<std::shared_mutex> transactions(transactions_);
-    const std::shared_lock<std::shared_mutex> discards(volume.discards);
-    const std::lock_guard<std::mutex> giving(lanes_[lane_of(bio, io)].giving);
-    const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
-    if (!mapping.ok()) {
-      return BlkStatus::kIoError;
-    }
-    if (mapping->mapped && !mapping->shared) {
-      return std::nullopt;
-    }
-    const Result<std::uint64_t> block = allocate();
-    if (!block.ok()) {
-      failed = block.status();
-    } else {
-      if (const BlkStatus filled = fill(bio, *mapping, *block, copier); filled != BlkStatus::kOk) {
-        metadata_->cancel_allocation(*block);
-        // As the kernel, whatever the device below said: its ENOSPC is not the pool's.
-        return BlkStatus::kIoError;
-      }
-      const Status inserted = volume.dev->insert(io.block, *block);
-      if (inserted.ok()) {
-        io.committed = false;
-        note_changed();
-        return io.written ? std::optional(BlkStatus::kOk) : std::nullopt;
-      }
-      io.written = false;
-      metadata_->cancel_allocation(*block);
-      metadata_full = inserted.error() == ENOSPC;
-      failed = inserted;
-    }
+  const std::shared_lock<std::shared_mutex> transactions(transactions_);
+  const std::shared_lock<std::shared_mutex> discards(volume.discards);
+  const std::lock_guard<std::mutex> giving(lanes_[lane_of(bio, io)].giving);
+  const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
+  if (!mapping.ok()) {
+    return Given::kFailed;
   }
-  // Without the locks: each of these takes them, or waits for those who hold them.
-  if (metadata_full) {
-    commit().ignore();  // what was acknowledged so far is kept
-    change_mode(PoolMode::kWrite, PoolMode::kOutOfMetadataSpace);
-    return BlkStatus::kIoError;
+  if (mapping->mapped && !mapping->shared) {
+    return Given::kMapped;
   }
-  return no_block(failed, io);
+  if (mapping->mapped && bio.sectors != block_sectors_ && !settled(*mapping, io)) {
+    io.seen = *mapping;
+    return Given::kUnsettled;
+  }
+  const Result<std::uint64_t> block = allocate();
+  if (!block.ok()) {
+    why = block.status();
+    return Given::kNoBlock;
+  }
+  if (fill(bio, *mapping, *block, copier) != BlkStatus::kOk) {
+    metadata_->cancel_allocation(*block);
+    return Given::kFailed;
+  }
+  if (const Status inserted = volume.dev->insert(io.block, *block); !inserted.ok()) {
+    io.written = false;
+    metadata_->cancel_allocation(*block);
+    why = inserted;
+    return inserted.error() == ENOSPC ? Given::kMetadataFull : Given::kNoBlock;
+  }
+  io.committed = false;
+  note_changed();
+  return io.written ? Given::kWritten : Given::kMapped;
 }
 
 // As provision() where nothing is to be filled. Hands over to it whatever may take longer.
@@ -98,14 +125,14 @@ bool Pool::provision_now(Bio& bio) noexcept {
   return true;
 }
 
-// What is to be done now that there is no block.
-std::optional<BlkStatus> Pool::no_block(const Status& status, ThinIo& io) {
+// What is to be done now that there is no block. False: nothing, the write fails.
+bool Pool::no_block(const Status& status, ThinIo& io) {
   if (status.error() == EROFS) {
-    return BlkStatus::kIoError;  // the mode changed under us
+    return false;  // the mode changed under us
   }
   if (status.error() != ENOSPC) {
     operation_failed("allocate_data_block", status);
-    return BlkStatus::kIoError;
+    return false;
   }
   if (io.tries < 2) {
     ++io.tries;
@@ -113,7 +140,7 @@ std::optional<BlkStatus> Pool::no_block(const Status& status, ThinIo& io) {
   } else {
     change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
   }
-  return std::nullopt;
+  return true;
 }
 
 // What the block holds before its mapping is there: zeroes, the shared or origin's contents, or the
@@ -136,7 +163,8 @@ BlkStatus Pool::fill(Bio& bio, const ThinMapping& from, std::uint64_t data_block
     return status;
   }
   if (from.mapped) {
-    // The old block stays ours until insert(): no section is needed to read it.
+    // The old block stays ours until insert(): no section is needed to read it. Nobody writes to it
+    // any more: it is shared, and settled().
     return copier.copy(*data_, from.data_block * block_sectors_, *data_, at, block_sectors_);
   }
   sector_t filled = 0;

@@ -362,10 +362,11 @@ struct MessageType {
   std::string_view word;
   std::size_t words;  // it and its arguments
   Status (*run)(ThinMetadata& metadata, Words argv);
+  bool shares = false;  // devices' blocks with another device
 };
 constexpr std::array<MessageType, 6> kMessages = {{
     {"create_thin", 2, &create_thin},
-    {"create_snap", 3, &create_snap},
+    {"create_snap", 3, &create_snap, true},
     {"delete", 2, &delete_device},
     {"set_transaction_id", 3, &set_transaction_id},
     {"reserve_metadata_snap", 1, &reserve_metadata_snap},
@@ -385,7 +386,8 @@ Result<std::string> ThinPoolTarget::message(std::span<const std::string_view> ar
     if (argv.size() != type.words) {
       return wrong_count(argv.size(), type.words);
     }
-    Status status = pool_->change([&](ThinMetadata& metadata) { return type.run(metadata, argv); });
+    Status status = pool_->change([&](ThinMetadata& metadata) { return type.run(metadata, argv); },
+                                  type.shares);
     if (!status.ok()) {
       return status;
     }
