@@ -15,6 +15,8 @@ namespace mapperfs::thin {
 
 namespace {
 
+constexpr int kFlagTries = 2;
+
 // What the calling thread has had of a core.
 std::chrono::nanoseconds thread_work() {
   timespec now{};
@@ -228,6 +230,14 @@ Status PoolMetadata::write_needs_check(bool on) {
     batch->erase(kNeedsCheckKey);
   }
   Status status = store_->write(*batch);
+  // What failed may be why the flag is set, and still fail. A store that can only be read changes
+  // no more: then the flag is for who looks now.
+  for (int i = 0; on && !status.ok() && i < kFlagTries; ++i) {
+    if (const Status reopened = store_->reopen(); !reopened.ok()) {
+      return reopened;
+    }
+    status = store_->writable() ? store_->write(*batch) : Status();
+  }
   if (status.ok()) {
     needs_check_ = on;
   }

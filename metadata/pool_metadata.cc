@@ -283,7 +283,7 @@ Status PoolMetadata::may_change() const {
     case Health::kLost:
       return {EIO, "thin metadata: lost after an error"};
   }
-  return read_only_ ? Status(EROFS, "thin metadata: read-only") : Status();
+  return read_only_ || !store_->writable() ? Status(EROFS, "thin metadata: read-only") : Status();
 }
 
 std::uint64_t PoolMetadata::metadata_reserve() const noexcept {

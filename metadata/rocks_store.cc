@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <exception>
@@ -157,9 +158,11 @@ class RocksStore final : public Store {
       : dir_(std::move(dir)),
         options_(options),
         env_(make_env(options)),
-        rocks_options_(rocks_options(options, env_.get())) {}
+        rocks_options_(rocks_options(options, env_.get())),
+        mode_(options.mode) {}
   ~RocksStore() override { close(); }
 
+  // In the mode that mode_ says.
   Status open() {
     try {
       return open_mode();
@@ -212,6 +215,10 @@ class RocksStore final : public Store {
     if (db_ == nullptr) {
       return closed();
     }
+    if (!writable()) {
+      return {EROFS,
+              fmt::format("metadata {}: could only be opened for reading after an error", dir_)};
+    }
     rocksdb::WriteOptions sync;
     sync.sync = true;
     // RocksDB stamps sequence numbers into the batch that it is given, so it gets a copy's worth
@@ -224,12 +231,21 @@ class RocksStore final : public Store {
   Status reopen() override {
     const std::unique_lock<std::shared_mutex> lock(open_mutex_);
     close();
-    return open();
+    mode_ = options_.mode;
+    Status status = open();
+    if (status.ok() || !writable()) {
+      return status;
+    }
+    close();
+    mode_ = StoreMode::kReadOnly;
+    return open().ok() ? Status() : status;
   }
+
+  [[nodiscard]] bool writable() const noexcept override { return mode_ == StoreMode::kReadWrite; }
 
  private:
   void close() {
-    if (db_ != nullptr && options_.mode == StoreMode::kReadWrite) {
+    if (db_ != nullptr && writable()) {
       // What is not in a batch that returned is not to be kept; there is nothing to save here.
       db_->Close().PermitUncheckedError();
     }
@@ -241,11 +257,11 @@ class RocksStore final : public Store {
   }
 
   Status open_mode() {
-    if (options_.mode == StoreMode::kLive) {
+    if (mode_ == StoreMode::kLive) {
       return open_live();
     }
     rocksdb::DB* db = nullptr;
-    if (options_.mode == StoreMode::kReadOnly) {
+    if (mode_ == StoreMode::kReadOnly) {
       if (Status s = lock_for_reading(); !s.ok()) {
         return s;
       }
@@ -353,9 +369,10 @@ class RocksStore final : public Store {
   const std::unique_ptr<rocksdb::Env> env_;
   const rocksdb::Options rocks_options_;
   std::unique_ptr<ScratchDir> scratch_;   // outlives db_
-  mutable std::shared_mutex open_mutex_;  // held for writing while db_ changes
+  mutable std::shared_mutex open_mutex_;  // held for writing while what follows changes
+  std::atomic<StoreMode> mode_;           // the options', or kReadOnly after a reopen()
   std::unique_ptr<rocksdb::DB> db_;       // null after a failed reopen()
-  rocksdb::FileLock* lock_ = nullptr;     // kReadOnly; RocksDB's to free
+  rocksdb::FileLock* lock_ = nullptr;     // in kReadOnly; RocksDB's to free
 };
 
 }  // namespace

@@ -62,10 +62,14 @@ class Store {
       const std::function<bool(std::string_view key, std::string_view value)>& fn) const = 0;
   virtual std::unique_ptr<StoreBatch> new_batch() const = 0;
   // All of the batch, on stable storage before it returns; after an error none or all of it, which
-  // is known only after reopen().
+  // is known only after reopen(). EROFS: not writable().
   virtual Status write(const StoreBatch& batch) = 0;
-  // Closes and opens the database, as after a failed write, when it refuses all others.
+  // Closes and opens the database, as after a failed write, when it refuses all others. If it
+  // cannot be opened for writing, as where the file system stays full, it is opened for reading:
+  // then it is no longer writable(). If that fails too, all else fails with EIO.
   virtual Status reopen() = 0;
+  // False in the reading modes and after such a reopen(). Does not block.
+  [[nodiscard]] virtual bool writable() const noexcept = 0;
 
  protected:
   Store() = default;

@@ -208,9 +208,9 @@ class ThinMetadata {
   virtual Status delete_device(std::uint32_t id) = 0;
   // ENODATA: no such device.
   virtual Result<std::unique_ptr<ThinDevice>> open_device(std::uint32_t id) = 0;
-  // Frees up to `max_pages` pages of deleted devices; true: there is more. Holds no lock for longer
-  // than a few pages. For a worker, while status().reclaim_pending, and before the pool says that
-  // it has no space.
+  // Frees up to `max_pages` pages of deleted devices; true: there is more. Keeps nobody waiting for
+  // longer than one page takes, nor for reading it. For a worker, while status().reclaim_pending,
+  // and before the pool says that it has no space.
   virtual Result<bool> reclaim(std::size_t max_pages) = 0;
   // By id, ascending.
   [[nodiscard]] virtual std::vector<ThinDeviceDetails> devices() const = 0;
@@ -252,8 +252,9 @@ class ThinMetadata {
   // an abort() took away before the call is not missed: the caller has to know. May block.
   virtual Status commit() = 0;
   // Back to the last commit: blocks allocated, devices made and mappings inserted since are gone;
-  // ThinDevices stay usable if their device still exists. If this fails, all fails with EIO for
-  // good. No allocate/insert pair of the caller's may be under way. May block.
+  // ThinDevices stay usable if their device still exists. Where the metadata cannot be opened for
+  // writing again, they are read on, and all changes fail with EROFS. If this fails, all fails with
+  // EIO for good. No allocate/insert pair of the caller's may be under way. May block.
   virtual Status abort() = 0;
   // Anything to commit? Does not block.
   [[nodiscard]] virtual bool changed() const noexcept = 0;
@@ -266,7 +267,9 @@ class ThinMetadata {
   [[nodiscard]] virtual std::uint64_t free_data_blocks() const noexcept = 0;
   // While on, changes fail with EROFS; reading goes on. Not stored.
   virtual void set_read_only(bool on) noexcept = 0;
-  // Stored at once by a write of its own, which works after a failed commit once abort() has.
+  // Stored at once by a write of its own, which works after a failed commit once abort() has. Where
+  // nothing can be written, the flag is kept in memory, and all changes fail with EROFS from then
+  // on.
   virtual Status set_needs_check() = 0;
   virtual Status clear_needs_check() = 0;
   [[nodiscard]] virtual std::uint32_t data_block_size() const noexcept = 0;  // sectors

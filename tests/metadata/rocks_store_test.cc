@@ -138,7 +138,7 @@ TEST_F(RocksStore, RefusesARottenListOfFiles) {
   }
   const std::string name = manifest();
   const std::uint64_t bytes = size_of(name);
-  ASSERT_GT(bytes, 2000U) << "several flushes are in it";
+  ASSERT_GT(bytes, 1200U) << "several flushes are in it";
   for (std::uint64_t at = 0; at < bytes; at += at + 400 < bytes ? 61 : 1) {
     fs_->flip_bit(name, at);
     EXPECT_EQ(open(StoreMode::kReadOnly).status().error(), EILSEQ) << at << " of " << bytes;
