@@ -92,6 +92,18 @@ class Proof(unittest.TestCase):
             with self.assertRaises(c.Unavailable):
                 c.check_served(wanted, text)
 
+    def test_dev_fuse_is_put_back(self):
+        with tempfile.NamedTemporaryFile() as node:
+            for mode in (0o600, 0o620):
+                os.chmod(node.name, mode)
+                device = c.DevFuseForAll()
+                device.path = node.name
+                device.put_back()  # that was never opened
+                device.open()
+                self.assertEqual(os.stat(node.name).st_mode & 0o777, 0o666)
+                device.put_back()
+                self.assertEqual(os.stat(node.name).st_mode & 0o777, mode)
+
     def test_cpu_time_survives_odd_names(self):
         fields = " ".join(["S"] + ["1"] * 10 + ["300", "200"] + ["0"] * 20)
         self.assertEqual(c.cpu_of(f"7 (a ) b) {fields}"), 500 / c.TICKS)
@@ -104,6 +116,14 @@ class Plan(unittest.TestCase):
     def test_names_are_the_contenders_own(self):
         names = [entry.name for entry in self.entries]
         self.assertEqual(len(names), len(set(names)))
+
+    def test_the_yardstick_may_have_as_much_under_way(self):
+        by_name = {entry.name: entry.contender for entry in self.entries}
+        for transport, depth in (("dev", 0), ("uring", p.RING_DEPTH)):
+            yardstick, ours = by_name[f"yardstick, {transport}"], by_name[f"mapperfs ram, {transport}"]
+            self.assertEqual(yardstick.background, p.BACKGROUND[transport])
+            for options in (" ".join(yardstick.options), ours.options):
+                self.assertEqual(f"io_uring_q_depth={depth}" in options, depth != 0, options)
 
     def test_every_goal_can_be_measured(self):
         for transports in (["dev"], ["dev", "uring"]):
@@ -125,7 +145,7 @@ class Plan(unittest.TestCase):
     def test_words_choose(self):
         plan = p.choose(self.entries, ["sync", "1x16"], ["kernel", "ram, dev"])
         self.assertEqual(set(plan), {"randrw 4K sync", "randrw 4K 1x16"})
-        self.assertEqual([r.name for r in plan["randrw 4K sync"]], [p.LOOP, p.LOOP + ", --direct-io", "mapperfs ram, dev"])
+        self.assertEqual([r.name for r in plan["randrw 4K sync"]], [p.LOOP, p.LOOP + ", --direct-io", "mapperfs ram, dev", p.USER_RAM])
         self.assertEqual(p.choose(self.entries, ["no such job"]), {})
 
     def test_quick_is_under_two_minutes_by_plan(self):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from stat import S_IMODE, S_ISUID
 
 MIB = 1 << 20
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -130,6 +131,7 @@ class Contender:
     """`start` returns the file for fio; `stop` takes everything down, however far `start` came."""
 
     fill = False
+    prefix = ()  # of fio's command
 
     def __init__(self, name):
         self.name, self.process = name, None
@@ -271,14 +273,14 @@ class FuseMount(Contender):
 
 
 class Yardstick(FuseMount):
-    def __init__(self, name, binary, size, options):
+    def __init__(self, name, binary, size, background, options):
         super().__init__(name)
-        self.binary, self.size, self.options = binary, size, options
+        self.binary, self.size, self.background, self.options = binary, size, background, options
 
     def start(self, work):
         if not os.path.exists(self.binary):
             raise Unavailable(f"{self.binary} is not built")
-        self._mount(work, lambda mnt: [self.binary, str(self.size), mnt, *self.options])
+        self._mount(work, lambda mnt: [self.binary, str(self.size), str(self.background), mnt, *self.options])
         path = os.path.join(self.mount, "mem")
         wait_until(self.name, lambda: os.path.exists(path))
         return path
@@ -289,16 +291,21 @@ class Mapperfs(FuseMount):
 
     types = ("fuse.mapperfs",)
 
-    def __init__(self, name, build, transport, table, fill=True, passthrough=False):
+    def __init__(self, name, build, transport, table, fill=True, passthrough=False, depth=None):
         super().__init__(name)
         self.build, self.transport, self.table = build, transport, table
         self.fill, self.passthrough = fill, passthrough
+        self.options = f"transport={transport}" + (f",io_uring_q_depth={depth}" if depth else "")
 
-    def start(self, work):
+    def _daemon(self):
         daemon = os.path.join(self.build, "tools", "mapperfs")
         if not os.path.exists(daemon):
             raise Unavailable(f"{daemon} is not built")
-        self._mount(work, lambda mnt: [daemon, "-f", "-o", f"transport={self.transport}", mnt])
+        return daemon
+
+    def start(self, work):
+        daemon = self._daemon()
+        self._mount(work, lambda mnt: [daemon, "-f", "-o", self.options, mnt])
         with open(os.path.join(self.mount, "control"), "w") as control:
             control.write(self.table)
         return os.path.join(self.mount, "disk")
@@ -309,6 +316,88 @@ class Mapperfs(FuseMount):
             check_transport(self.transport, version.read())
         with open(os.path.join(self.mount, "sys", "disk", "served")) as served:
             check_served(self.passthrough, served.read())
+
+
+class DevFuseForAll:
+    """/dev/fuse, opened for everybody until put back."""
+
+    path = "/dev/fuse"
+
+    def __init__(self):
+        self.mode = None
+
+    def open(self):
+        mode = S_IMODE(os.stat(self.path).st_mode)
+        if mode & 0o666 != 0o666:
+            os.chmod(self.path, mode | 0o666)
+            self.mode = mode
+
+    def put_back(self):
+        if self.mode is not None:
+            os.chmod(self.path, self.mode)
+            self.mode = None
+
+
+# Runs as the user, who alone may look into the mount: holds the file open, filled, tells what serves it, and ends with
+# its input.
+HOLDER = """
+import os, sys
+path, mount = sys.argv[1:]
+with open(path, "r+b", buffering=0) as held:
+    size, block = os.stat(path).st_size, os.urandom(1 << 20)
+    while size > 0:
+        size -= held.write(block[:size])
+    print(open(mount + "/sys/version").read() + "served: " + open(mount + "/sys/disk/served").read(), flush=True)
+    print("", flush=True)
+    sys.stdin.read()
+"""
+
+
+class UserMapperfs(Mapperfs):
+    """The daemon, and fio, as a user without any privilege, through fusermount3."""
+
+    def __init__(self, name, build, transport, table, user):
+        super().__init__(name, build, transport, table)
+        self.user, self.dev_fuse = user, DevFuseForAll()
+        self.prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+
+    def _as_user(self, *argv):
+        # The daemon's own way to mount is a setuid program.
+        return [*self.prefix[:-1], *argv]
+
+    def start(self, work):
+        helper = shutil.which("fusermount3")
+        if os.geteuid() != 0 or not shutil.which("setpriv") or helper is None or not os.stat(helper).st_mode & S_ISUID:
+            raise Unavailable("to become a user who may mount takes root, setpriv and a fusermount3 that is setuid")
+        self.dev_fuse.open()
+        os.chmod(work, 0o711)
+        daemon = shutil.copy(self._daemon(), os.path.join(work, "mapperfs-of-a-user"))
+        os.chmod(daemon, 0o755)
+
+        def argv(mnt):
+            os.chown(mnt, self.user, self.user)
+            return self._as_user(daemon, "-f", "-o", self.options, mnt)
+
+        self._mount(work, argv)
+        run(*self._as_user("sh", "-c", 'cat >"$0"', os.path.join(self.mount, "control")), input=self.table)
+        return os.path.join(self.mount, "disk")
+
+    @contextlib.contextmanager
+    def held_open(self, path):
+        holder = subprocess.Popen(self._as_user("python3", "-c", HOLDER, path, self.mount), text=True,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with holder:
+            facts = "".join(iter(holder.stdout.readline, "\n"))
+            FuseMount.prove(self, path)
+            check_transport(self.transport, facts)
+            check_served(False, facts_of(facts).get("served", "nobody"))
+            yield
+
+    def stop(self):
+        try:
+            super().stop()
+        finally:
+            self.dev_fuse.put_back()
 
 
 class QemuStorageDaemon(FuseMount):

@@ -20,16 +20,25 @@ EVERY_JOB = tuple(JOBS)
 DISK_JOBS = ("randrw 4K 8x12", "randrw 4K 1x16", "rw 128K 1x8")
 STACK_JOBS = ("randrw 4K 8x12", "randrw 4K 2x16", "randrw 4K sync")
 SLOW_JOBS = ("randrw 4K 2x16",)
+USER_JOBS = ("randrw 4K 2x16", "randrw 4K sync")
 QUICK_JOBS = ("randrw 4K 99x12", "randrw 4K 2x16", "randrw 4K sync")
 # What --quick leaves out, each the second of its kind.
 NOT_QUICK = ("--direct-io", "striped", "offset", "delay")
 # What a run costs beside its measured time: start, filling, fio's threads, the end.
 OVERHEAD_SECONDS = 1.2
 
+# Requests that a core's ring has places for, and asynchronous ones that the kernel may have under way: what mapperfs
+# takes by itself on a machine like this one, given to the yardstick as well.
+RING_DEPTH = 256
+BACKGROUND = {"dev": 512, "uring": RING_DEPTH // 2}
+# Who is nobody's owner, for what is measured without any privilege.
+USER = 65534
+
 TMPFS, LOOP = "tmpfs file", "kernel loop on tmpfs"
 DISK = "disk file"
 RAM_PASS, LOOP_PASS = "mapperfs ram, passthrough", "mapperfs loop on tmpfs, passthrough"
 QSD = "qemu-storage-daemon"
+USER_RAM = "mapperfs ram, dev, without privileges"
 
 
 class Entry:
@@ -51,7 +60,8 @@ def line_up(build, shm, disk, size, transports):
     ram = f"disk: 0 {sectors} ram\n"
 
     def mapperfs(what, transport, table, jobs=EVERY_JOB, fill=True):
-        return Entry(c.Mapperfs(f"mapperfs {what}, {transport}", build, transport, table, fill=fill), jobs)
+        depth = RING_DEPTH if transport == "uring" else None
+        return Entry(c.Mapperfs(f"mapperfs {what}, {transport}", build, transport, table, fill=fill, depth=depth), jobs)
 
     def passthrough(name, table, fill):
         return Entry(c.Mapperfs(name, build, "auto", "create --passthrough disk\n" + table, fill=fill,
@@ -65,12 +75,13 @@ def line_up(build, shm, disk, size, transports):
         passthrough(LOOP_PASS, f"disk: 0 {sectors} loop {mem} 0\n", False),
     ]
     for transport in transports:
-        options = ["-o", "io_uring"] if transport == "uring" else []
+        options = ["-o", f"io_uring,io_uring_q_depth={RING_DEPTH}"] if transport == "uring" else []
         entries += [
-            Entry(c.Yardstick(f"yardstick, {transport}", yardstick, size, options)),
+            Entry(c.Yardstick(f"yardstick, {transport}", yardstick, size, BACKGROUND[transport], options)),
             mapperfs("ram", transport, ram),
             mapperfs("loop on tmpfs", transport, f"disk: 0 {sectors - 8} loop {mem} 8\n", fill=False),
         ]
+    entries.append(Entry(c.UserMapperfs(USER_RAM, build, "dev", ram, USER), USER_JOBS))
     fast = transports[-1]
     half = size // 2 >> 9
     under = "".join([f"l0: 0 {sectors} ram\n"] + [f"l{i}: 0 {sectors} linear l{i - 1} 0\n" for i in range(1, 8)])
@@ -133,5 +144,5 @@ def goals(transports):
             want(job, f"mapperfs loop on disk, {transport}", DISK, 0.9)
     for transport in transports:
         want("randrw 4K 2x16", f"mapperfs loop on tmpfs, {transport}", QSD, 4.0)
-    want("randrw 4K 2x16", "mapperfs ram, dev", LOOP, 0.8)
+    want("randrw 4K 2x16", USER_RAM, LOOP, 0.8)
     return found

@@ -1,6 +1,7 @@
 // The yardstick: what FUSE itself costs. One file in memory behind a bare libfuse, nothing else: no
-// table, no bio, no statistics. `yardstick BYTES MNT [-o io_uring ...]` serves MNT/mem in the
-// foreground until unmounted.
+// table, no bio, no statistics. `yardstick BYTES BACKGROUND MNT [-o io_uring ...]` serves MNT/mem
+// in the foreground until unmounted; BACKGROUND is how many asynchronous requests the kernel may
+// have under way, which libfuse leaves at 12.
 //
 // It does what the fastest honest server can do with the same transport: direct I/O, parallel
 // writes, one copy between the request's buffer and memory, the reply from the thread that took the
@@ -21,6 +22,7 @@ namespace {
 constexpr fuse_ino_t kFileInode = 2;
 char* g_memory = nullptr;
 std::size_t g_size = 0;
+unsigned g_background = 0;
 
 void fill_stat(fuse_ino_t ino, struct stat& st) {
   st = {};
@@ -36,6 +38,8 @@ void on_init(void*, fuse_conn_info* conn) {
   conn->want &=
       ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
   conn->max_write = 1U << 20;
+  conn->max_background = g_background;
+  conn->congestion_threshold = g_background * 3 / 4;
 }
 
 void on_lookup(fuse_req_t req, fuse_ino_t, const char* name) {
@@ -86,11 +90,12 @@ void on_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) { fuse_reply_err
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "usage: yardstick BYTES MNT [libfuse options]\n");
+  if (argc < 4) {
+    std::fprintf(stderr, "usage: yardstick BYTES BACKGROUND MNT [libfuse options]\n");
     return 2;
   }
   g_size = std::strtoull(argv[1], nullptr, 10);
+  g_background = static_cast<unsigned>(std::strtoul(argv[2], nullptr, 10));
   void* memory = ::mmap(nullptr, g_size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED) {
@@ -99,7 +104,7 @@ int main(int argc, char** argv) {
   }
   g_memory = static_cast<char*>(memory);
   std::vector<char*> args = {argv[0]};
-  args.insert(args.end(), argv + 3, argv + argc);
+  args.insert(args.end(), argv + 4, argv + argc);
   fuse_args fuse = FUSE_ARGS_INIT(static_cast<int>(args.size()), args.data());
   fuse_lowlevel_ops ops = {};
   ops.init = on_init;
@@ -111,7 +116,7 @@ int main(int argc, char** argv) {
   ops.fsync = on_fsync;
   fuse_session* session = fuse_session_new(&fuse, &ops, sizeof ops, nullptr);
   if (session == nullptr || fuse_set_signal_handlers(session) != 0 ||
-      fuse_session_mount(session, argv[2]) != 0) {
+      fuse_session_mount(session, argv[3]) != 0) {
     return 1;
   }
   fuse_loop_config* config = fuse_loop_cfg_create();
