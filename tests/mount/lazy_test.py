@@ -67,10 +67,32 @@ def check(unmount):
         same("the daemon's exit code", 0, mount.daemon.wait(timeout=20))
 
 
+def copied():
+    """A mount namespace that was made meanwhile has a copy: it keeps the daemon until it ends, or SIGTERM does."""
+    for end in ("the namespace", "SIGTERM"):
+        with Mount() as mount:
+            mount.control("mem: 0 2048 ram")
+            copy = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", 'echo; read -r _; ls "$0"',
+                                     mount.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            copy.stdout.readline()
+            subprocess.run(["fusermount3", "-u", mount.path], check=True, timeout=20)
+            same("the mount point", [], os.listdir(mount.path))
+            assert mount.daemon.poll() is None, "ended although a copy is there"
+            if end == "SIGTERM":
+                mount.daemon.terminate()
+                same("the daemon's exit code", 0, mount.daemon.wait(timeout=20))
+            seen = copy.communicate("\n", timeout=20)[0].split()
+            same("seen in the copy", [] if end == "SIGTERM" else ["control", "mem", "sys"], seen)
+            same("the daemon's exit code", 0, mount.daemon.wait(timeout=20))
+
+
 def main():
     check(["fusermount3", "-uz"])
-    if os.getuid() == 0:
-        check(["umount", "-l"])
+    if os.getuid() != 0:
+        print("skipped: lazy_test.py: without root no umount -l and no mount namespace")
+        return
+    check(["umount", "-l"])
+    copied()
 
 
 if __name__ == "__main__":

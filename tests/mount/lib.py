@@ -71,7 +71,7 @@ class Mount:
         if value is not None:
             print("-- the daemon said:\n" + self.said()[-4000:], file=sys.stderr)
         # Not lazily where all went well: what the test left open would be the test's fault.
-        how = "-u" if value is None else "-uzq"
+        how = "-uq" if value is None else "-uzq"
         subprocess.run(["fusermount3", how, self.path], timeout=20)
         try:
             code = self.daemon.wait(timeout=20)
