@@ -77,6 +77,9 @@ struct AioContext::Slot {
   // orders the two as well, but neither the language nor a race detector knows.
   std::atomic<Bio*> bio{nullptr};
   std::size_t done_bytes = 0;
+  const AioDevice* device = nullptr;  // mutex_: whose bio is inside; null: none
+  bool nowait = false;                // the iocb carries RWF_NOWAIT
+  unsigned refusals = 0;              // EAGAINs that the bio has had so far
 };
 
 AioContext::AioContext(std::size_t depth, const AioSyscalls& syscalls)
@@ -243,16 +246,27 @@ void AioContext::submit(Bio& bio) noexcept {
     aio_device_of(bio).aio_refused(bio);
     return;
   }
+  AioDevice& device = aio_device_of(bio);
   Slot* slot = nullptr;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    ++inside_;
-    if (free_.empty()) {
+    if (!device.takes_nowait() && bio.has_data() && slots_of(device) >= kBlindDepth) [[unlikely]] {
+      ++inside_;
+      kept_.keep({&bio, &device, 0});
+      return;
+    }
+    if (!free_.empty()) [[likely]] {
+      ++inside_;
+      slot = &take_slot(bio);
+    } else if (slots_of(device) >= depth_ / kStarved) {
+      ++inside_;
       waiting_.push_back(bio);
       return;
     }
-    slot = free_.back();
-    free_.pop_back();
+  }
+  if (slot == nullptr) {
+    device.aio_refused(bio);
+    return;
   }
   Batch& batch = my_batch();
   prepare(*slot, bio);
@@ -272,11 +286,27 @@ void AioContext::unplug() noexcept {
   }
 }
 
+std::size_t AioContext::slots_of(const AioDevice& device) const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(slots_.get(), slots_.get() + depth_,
+                    [&](const Slot& slot) { return slot.device == &device; }));
+}
+
+AioContext::Slot& AioContext::take_slot(const Bio& bio) noexcept {
+  Slot& slot = *free_.back();
+  free_.pop_back();
+  slot.device = &aio_device_of(bio);
+  return slot;
+}
+
 void AioContext::prepare(Slot& slot, Bio& bio) noexcept {
   slot.done_bytes = 0;
+  slot.refusals = 0;
   slot.cb = {};
   slot.cb.data = &slot;
-  slot.cb.aio_fildes = aio_device_of(bio).aio_fd(bio);
+  const AioDevice& device = aio_device_of(bio);
+  slot.cb.aio_fildes = device.aio_fd(bio);
+  slot.nowait = bio.has_data() && device.takes_nowait();
   switch (bio.op) {
     case Op::kRead:
       slot.cb.aio_lio_opcode = IO_CMD_PREAD;
@@ -289,6 +319,9 @@ void AioContext::prepare(Slot& slot, Bio& bio) noexcept {
       MFS_ASSERT(bio.op == Op::kFlush);
       slot.cb.aio_lio_opcode = IO_CMD_FDSYNC;
       break;
+  }
+  if (slot.nowait) [[likely]] {
+    slot.cb.aio_rw_flags |= RWF_NOWAIT;
   }
   if (notify_) {
     slot.cb.u.c.flags = kIocbResfd;
@@ -345,6 +378,10 @@ void AioContext::send_chunk(Slot** slots, std::size_t count, Batch& batch) noexc
     if (error == EAGAIN && keep_for_later(slots + at, count - at)) {
       return;
     }
+    if (error == EOPNOTSUPP && slots[at]->nowait) {
+      drop_nowait(*slots[at]);
+      continue;
+    }
     // An error is the first iocb's alone; those behind it were not looked at.
     give_up(*slots[at], error, batch);
     ++at;
@@ -365,7 +402,7 @@ bool AioContext::keep_for_later(Slot** slots, std::size_t count) noexcept {
 void AioContext::give_up(Slot& slot, int error, Batch& batch) noexcept {
   Bio& bio = *slot.bio.load(std::memory_order_acquire);
   AioDevice& device = aio_device_of(bio);
-  release(slot, false, batch);
+  refuse_all(release(slot, false, true, batch));
   if (is_refusal(error)) {
     device.aio_refused(bio);
   } else {
@@ -374,21 +411,94 @@ void AioContext::give_up(Slot& slot, int error, Batch& batch) noexcept {
 }
 
 // The slot's bio has left. The slot goes on with a bio that waits, and what the kernel had no room
-// for gets its next try.
-void AioContext::release(Slot& slot, bool was_in_kernel, Batch& batch) noexcept {
+// for gets its next try. `refused`: no transfer has ended, so no room was made. Gives the kept bios
+// that nothing under way could bring on any more: to be refused.
+BioList AioContext::release(Slot& slot, bool was_in_kernel, bool refused, Batch& batch) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   in_kernel_ -= was_in_kernel ? 1 : 0;
-  if (Bio* next = waiting_.pop_front(); next != nullptr) {
-    prepare(slot, *next);
-    batch.slots.push_back(&slot);
-  } else {
-    free_.push_back(&slot);
+  const AioDevice& device = *slot.device;
+  vacate(slot, batch);
+  BioList stranded;
+  std::size_t left = 1;
+  if (!kept_.empty()) [[unlikely]] {
+    if (!refused) {
+      bring_on(device, batch);
+    } else if (slots_of(device) == 0) {
+      left += kept_.size();
+      stranded = kept_.take_all(device);
+      left -= kept_.size();
+    }
   }
-  if (--inside_ == 0) {
+  inside_ -= left;
+  if (inside_ == 0) {
     idle_cv_.notify_all();
   }
   batch.slots.insert(batch.slots.end(), pending_.begin(), pending_.end());
   pending_.clear();
+  return stranded;
+}
+
+void AioContext::vacate(Slot& slot, Batch& batch) noexcept {
+  slot.device = nullptr;
+  free_.push_back(&slot);
+  if (Bio* next = waiting_.pop_front(); next != nullptr) {
+    Slot& taken = take_slot(*next);
+    prepare(taken, *next);
+    batch.slots.push_back(&taken);
+  }
+}
+
+// A transfer of the device is over: those that were kept for it go on.
+void AioContext::bring_on(const AioDevice& device, Batch& batch) noexcept {
+  const std::size_t under_way = slots_of(device);
+  for (std::size_t count = under_way < KeptBios::kFewUnderWay ? 2 : 1; count > 0; --count) {
+    const auto kept = kept_.take(device);
+    if (!kept.has_value()) {
+      return;
+    }
+    if (free_.empty()) {
+      waiting_.push_back(*kept->bio);
+      continue;
+    }
+    Slot& slot = take_slot(*kept->bio);
+    prepare(slot, *kept->bio);
+    slot.refusals = kept->refusals;
+    batch.slots.push_back(&slot);
+  }
+}
+
+// EAGAIN of a transfer that may not wait: it waits here, for one of the same device. False where it
+// has done so often enough, or none is under way.
+bool AioContext::keep(Slot& slot, Batch& batch) noexcept {
+  Bio& bio = *slot.bio.load(std::memory_order_acquire);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (slot.refusals + 1 >= KeptBios::kMaxRefusals || slots_of(*slot.device) == 1) {
+    return false;
+  }
+  --in_kernel_;
+  kept_.keep({&bio, slot.device, slot.refusals + 1});
+  vacate(slot, batch);
+  return true;
+}
+
+// The slot's iocb goes to the kernel again.
+void AioContext::resend(Slot& slot, Batch& batch) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  --in_kernel_;
+  batch.slots.push_back(&slot);
+}
+
+// The file does not know RWF_NOWAIT.
+void AioContext::drop_nowait(Slot& slot) noexcept {
+  aio_device_of(*slot.bio.load(std::memory_order_acquire)).forget_nowait();
+  slot.nowait = false;
+  slot.cb.aio_rw_flags &= ~unsigned{RWF_NOWAIT};
+}
+
+void AioContext::refuse_all(BioList bios) noexcept {
+  while (Bio* bio = bios.pop_front()) {
+    aio_device_of(*bio).aio_refused(*bio);
+  }
 }
 
 std::size_t AioContext::read_ring(::io_event* events) noexcept {
@@ -468,13 +578,22 @@ bool AioContext::complete(Slot& slot, long result, Batch& batch) noexcept {
   if (outcome.next == AioOutcome::Next::kContinue) {
     slot.done_bytes += outcome.moved_bytes;
     aim(slot);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    --in_kernel_;
-    batch.slots.push_back(&slot);
+    resend(slot, batch);
     return false;
   }
-  release(slot, true, batch);
-  if (outcome.next == AioOutcome::Next::kRefuse) {
+  if (slot.nowait && result == -EOPNOTSUPP) {  // of a device below the file's
+    drop_nowait(slot);
+    resend(slot, batch);
+    return false;
+  }
+  if (slot.nowait && result == -EAGAIN) [[unlikely]] {
+    if (!device.aio_would_wait(bio) && keep(slot, batch)) {
+      return false;
+    }
+  }
+  const bool refused = outcome.next == AioOutcome::Next::kRefuse;
+  refuse_all(release(slot, true, refused, batch));
+  if (refused) {
     device.aio_refused(bio);
   } else {
     device.aio_end(bio, outcome.status);

@@ -11,16 +11,23 @@
 // it does not know, EAGAIN with nothing in flight that could make room) goes back to the device as
 // a whole, AioDevice::aio_refused(), to be done on a thread that may block.
 //
+// Nothing waits inside io_submit(). Data goes with RWF_NOWAIT: where the disk's queue is full the
+// kernel answers EAGAIN, and the bio is kept, outside the slots, until a transfer of the same
+// device is over (engine/kept_bios.h). A file that does not know the flag gets its transfers
+// without it, but no more than kBlindDepth at once, which no disk's queue is too short for. A
+// device that finds all slots taken by others is refused rather than made to wait for them.
+//
 // Who reaps. By default the context drives itself: a thread of its own, started with the first bio,
 // waits for completions and ends the bios there; what these completions submit goes through the
 // same context (AioContext::current()). A thread that wants to wait itself calls set_polled(true)
 // and then reap(). One that has a better way to the kernel takes the bios away: set_carrier().
 //
 // Limits: kDepth bios in the kernel at once, kReapBatch completions and kSubmitBatch bios to a
-// system call. Blocking: io_submit() may wait inside the kernel where a file system has to
-// allocate blocks or the disk's request queue is full.
+// system call. Blocking: only for a file that does not know RWF_NOWAIT, where io_submit() may wait
+// while its file system allocates blocks, or behind other programs' I/O.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <memory>
@@ -30,6 +37,7 @@
 
 #include "engine/bio.h"
 #include "engine/block_device.h"
+#include "engine/kept_bios.h"
 #include "engine/status.h"
 #include "engine/unique_fd.h"
 
@@ -49,9 +57,21 @@ class AioDevice : public BlockDevice {
   virtual void aio_end(Bio& bio, BlkStatus status) noexcept = 0;
   // The kernel would not do it asynchronously: do all of it again, another way. Any thread.
   virtual void aio_refused(Bio& bio) noexcept = 0;
+  // A transfer would have had to wait in the kernel. True: aio_refused() is to have it at once,
+  // rather than that it is kept. Any thread.
+  virtual bool aio_would_wait(const Bio& bio) noexcept = 0;
+
+  // Whether the device's file knows RWF_NOWAIT: yes, until it says no. Any thread.
+  [[nodiscard]] bool takes_nowait() const noexcept {
+    return takes_nowait_.load(std::memory_order_relaxed);
+  }
+  void forget_nowait() noexcept { takes_nowait_.store(false, std::memory_order_relaxed); }
 
  protected:
   AioDevice() = default;
+
+ private:
+  std::atomic<bool> takes_nowait_{true};
 };
 
 // Of a bio that such a device has submitted.
@@ -104,6 +124,10 @@ class AioContext {
   static constexpr std::size_t kDepth = 256;
   static constexpr std::size_t kSubmitBatch = 32;
   static constexpr std::size_t kReapBatch = 64;
+  // Transfers of a device whose file does not know RWF_NOWAIT: below nr_requests of any disk.
+  static constexpr std::size_t kBlindDepth = 32;
+  // A device with fewer slots than one in kStarved is refused where none is free.
+  static constexpr std::size_t kStarved = 8;
 
   explicit AioContext(std::size_t depth = kDepth,
                       const AioSyscalls& syscalls = real_aio_syscalls());
@@ -148,7 +172,7 @@ class AioContext {
   int notify_fd();
   void clear_notify() noexcept;
 
-  // Bios inside, those that wait for a slot as well. Any thread.
+  // Bios inside, those that are kept or wait for a slot as well. Any thread.
   [[nodiscard]] std::size_t in_flight() const;
   // False where the system gives no context: every bio is refused. Made by the first call.
   bool available();
@@ -179,7 +203,17 @@ class AioContext {
   std::size_t read_ring(::io_event* events) noexcept;
   int end_events(const ::io_event* events, std::size_t count) noexcept;
   bool complete(Slot& slot, long result, Batch& batch) noexcept;
-  void release(Slot& slot, bool was_in_kernel, Batch& batch) noexcept;
+  [[nodiscard]] BioList release(Slot& slot, bool was_in_kernel, bool refused,
+                                Batch& batch) noexcept;
+  bool keep(Slot& slot, Batch& batch) noexcept;
+  void resend(Slot& slot, Batch& batch) noexcept;
+  static void drop_nowait(Slot& slot) noexcept;
+  static void refuse_all(BioList bios) noexcept;
+  // mutex_ held, these four.
+  [[nodiscard]] std::size_t slots_of(const AioDevice& device) const noexcept;
+  Slot& take_slot(const Bio& bio) noexcept;
+  void vacate(Slot& slot, Batch& batch) noexcept;
+  void bring_on(const AioDevice& device, Batch& batch) noexcept;
   bool rescue_pending(Batch& batch) noexcept;
   void drain();
 
@@ -202,8 +236,11 @@ class AioContext {
   std::vector<Slot*> free_;
   // Invariant: empty while free_ is not.
   BioList waiting_;
-  // The kernel had no room for these; they go again when something completes.
+  // The context had no room for these; they go again when something completes.
   std::vector<Slot*> pending_;
+  // The disk had none. Invariant: while a bio of a device is kept, a slot holds another of it, or
+  // it waits in waiting_.
+  KeptBios kept_;
   // Accepted by io_submit() less completed. Below zero for the moment in which a completion
   // overtakes the return of its io_submit().
   long in_kernel_ = 0;

@@ -19,7 +19,7 @@ namespace mapperfs {
 
 class BlockingPool {
  public:
-  static constexpr std::size_t kMaxThreads = 16;
+  static constexpr std::size_t kMaxThreads = 32;
   static constexpr std::chrono::seconds kIdleTime{10};
 
   explicit BlockingPool(std::chrono::milliseconds idle_time = kIdleTime) : idle_time_(idle_time) {}

@@ -2,11 +2,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <optional>
 
 namespace mapperfs {
 namespace {
@@ -38,6 +42,22 @@ BlkStatus transfer_now(const Bio& bio, int fd) noexcept {
     done += static_cast<std::size_t>(n);
   }
   return BlkStatus::kOk;
+}
+
+// Whether all of the range is in the page cache; nothing where the kernel does not say (before 6.5,
+// or behind a filter of system calls). Starts no I/O.
+std::optional<bool> is_cached(int fd, std::uint64_t offset, std::size_t bytes) noexcept {
+  constexpr long kCachestat = 451;  // everywhere but on alpha; linux/mman.h
+  struct {
+    std::uint64_t offset;
+    std::uint64_t bytes;
+  } range{offset, bytes};
+  std::array<std::uint64_t, 5> counts{};  // pages: cached, dirty, under write-back, evicted (two)
+  static const auto kPage = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  if (::syscall(kCachestat, fd, &range, counts.data(), 0) != 0) {
+    return std::nullopt;
+  }
+  return counts[0] >= (offset + bytes + kPage - 1) / kPage - offset / kPage;
 }
 
 }  // namespace
@@ -158,10 +178,7 @@ void FileDevice::submit_write(Bio& bio, const Files& now) noexcept {
   }
   if ((bio.flags & kBioPreflush) != 0) {
     // Mapped devices send the flush on its own; this is for who submits here directly.
-    env_.run_blocking([this, &bio] {
-      const BlkStatus flushed = sync_blocking();
-      bio.end_io(flushed == BlkStatus::kOk ? transfer_blocking(bio) : flushed);
-    });
+    submit_blocking(bio);
     return;
   }
   submit_data(bio, now);
@@ -176,7 +193,7 @@ void FileDevice::submit_data(Bio& bio, const Files& now) noexcept {
     AioContext::current().submit(bio);
     return;
   }
-  env_.run_blocking([this, &bio] { bio.end_io(transfer_blocking(bio)); });
+  submit_blocking(bio);
 }
 
 void FileDevice::submit_abnormal(Bio& bio, const Files& now) noexcept {
@@ -196,8 +213,23 @@ void FileDevice::submit_abnormal(Bio& bio, const Files& now) noexcept {
     bio.end_io(bio.op == Op::kDiscard ? discard_blocking(bio) : write_zeroes_blocking(bio));
     return;
   }
+  submit_blocking(bio);
+}
+
+void FileDevice::submit_blocking(Bio& bio) noexcept {
+  if (blocking_.enter(bio)) {
+    send_to_pool(bio);
+  }
+}
+
+void FileDevice::send_to_pool(Bio& bio) noexcept {
   env_.run_blocking([this, &bio] {
-    bio.end_io(bio.op == Op::kDiscard ? discard_blocking(bio) : write_zeroes_blocking(bio));
+    const BlkStatus status = serve_blocking(bio);
+    // At the end of the pool's queue: others' work comes first. It keeps the device alive, too.
+    if (Bio* const next = blocking_.leave(); next != nullptr) {
+      send_to_pool(*next);
+    }
+    bio.end_io(status);
   });
 }
 
@@ -225,11 +257,26 @@ bool FileDevice::cache_worth_a_try(const Files& now) noexcept {
   return cold_reads_.fetch_add(1, std::memory_order_relaxed) % kColdReads == 0;
 }
 
+// A try that misses starts to read, which waits where the disk's queue is full: after a hit the
+// next one is taken for one, else the kernel is asked what it has.
+bool FileDevice::may_be_cached(const Bio& bio, const Files& now) noexcept {
+  const bool full = full_reads_.load(std::memory_order_relaxed) > 0;
+  if (full) {
+    full_reads_.fetch_sub(1, std::memory_order_relaxed);
+  } else if (cache_tries_.load(std::memory_order_relaxed) == kCacheTries) {
+    return true;
+  }
+  const std::optional<bool> cached =
+      is_cached(now.buffered.get(), bio.sector << kSectorShift, bio.len_bytes());
+  return cached.value_or(!full);
+}
+
 bool FileDevice::read_from_cache(Bio& bio, const Files& now) noexcept {
   const iovec vec{bio.data, bio.len_bytes()};
-  const ssize_t n = ::preadv2(now.buffered.get(), &vec, 1,
-                              static_cast<off_t>(bio.sector << kSectorShift), RWF_NOWAIT);
-  const bool hit = n == static_cast<ssize_t>(bio.len_bytes());
+  const bool hit =
+      may_be_cached(bio, now) &&
+      ::preadv2(now.buffered.get(), &vec, 1, static_cast<off_t>(bio.sector << kSectorShift),
+                RWF_NOWAIT) == static_cast<ssize_t>(bio.len_bytes());
   const int tries = cache_tries_.load(std::memory_order_relaxed);
   // Stores are rare: at a change of the weather.
   if (hit && tries != kCacheTries) {
@@ -259,8 +306,13 @@ void FileDevice::aio_refused(Bio& bio) noexcept {
   if (bio.op == Op::kFlush) {
     env_.run_blocking([this] { end_round(sync_blocking()); });
   } else {
-    env_.run_blocking([this, &bio] { bio.end_io(transfer_blocking(bio)); });
+    submit_blocking(bio);
   }
+}
+
+bool FileDevice::aio_would_wait(const Bio& bio) noexcept {
+  full_reads_.store(kFullReads, std::memory_order_relaxed);
+  return bio.op == Op::kWrite && !facts().block_device && blocking_.has_room();
 }
 
 // --- flush ---

@@ -15,6 +15,15 @@
 // for ever: its reads go past the cache, and the few that cannot (a sector that is no whole block)
 // have the range dropped first.
 //
+// A try that misses makes the kernel read ahead, and that waits where the disk's queue is full: the
+// first after a miss, and all while direct transfers are refused (EAGAIN), ask cachestat(2) before.
+//
+// A slow disk is its own trouble alone: transfers that would wait in the kernel are kept by their
+// context (engine/aio_context.h), and no more than kBlockingShare bios of a device are on the
+// blocking threads at once; the others wait here. A write of a file is for those threads at once
+// while the device's share has room: unlike a read it may have to wait for blocks, a time stamp or
+// pages in the cache, which no other transfer's end would change.
+//
 // Two descriptors. The file is open twice, with O_DIRECT and without. Reads agree: a direct read
 // first writes back dirty pages of its range, a direct write drops the pages of its range. A
 // buffered write that shares a page with a direct write that is under way does not: the page cannot
@@ -39,6 +48,7 @@
 #include <vector>
 
 #include "engine/aio_context.h"
+#include "engine/bio_gate.h"
 #include "engine/env.h"
 #include "engine/file_probe.h"
 #include "engine/unique_fd.h"
@@ -83,10 +93,16 @@ class FileDevice final : public AioDevice {
   [[nodiscard]] int aio_fd(const Bio& bio) const noexcept override;
   void aio_end(Bio& bio, BlkStatus status) noexcept override;
   void aio_refused(Bio& bio) noexcept override;
+  bool aio_would_wait(const Bio& bio) noexcept override;
+
+  // Of the environment's blocking threads (BlockingPool::kMaxThreads) for one device.
+  static constexpr std::size_t kBlockingShare = 8;
 
  private:
   static constexpr int kCacheTries = 16;
   static constexpr std::uint32_t kColdReads = 1024;
+  // So many reads after an EAGAIN the disk's queue may still be full.
+  static constexpr int kFullReads = 1024;
   // Discards up to this size are done inside submit() on memory file systems.
   static constexpr std::size_t kInlinePunchBytes = 256 * 1024;
 
@@ -108,6 +124,9 @@ class FileDevice final : public AioDevice {
   void submit_data(Bio& bio, const Files& files) noexcept;
   bool read_from_cache(Bio& bio, const Files& files) noexcept;
   [[nodiscard]] bool cache_worth_a_try(const Files& files) noexcept;
+  [[nodiscard]] bool may_be_cached(const Bio& bio, const Files& files) noexcept;
+  void submit_blocking(Bio& bio) noexcept;
+  void send_to_pool(Bio& bio) noexcept;
   [[nodiscard]] bool past_the_end(const Bio& bio, const Files& files) const noexcept;
 
   // Flushes: a round is one fdatasync.
@@ -116,6 +135,7 @@ class FileDevice final : public AioDevice {
   void end_round(BlkStatus status) noexcept;
 
   // On blocking threads (file_device_blocking.cc). They return how the bio ends.
+  [[nodiscard]] BlkStatus serve_blocking(const Bio& bio) noexcept;
   [[nodiscard]] BlkStatus transfer_blocking(const Bio& bio) const noexcept;
   [[nodiscard]] BlkStatus transfer_bounced(const Bio& bio, const Files& files) const noexcept;
   [[nodiscard]] BlkStatus discard_blocking(const Bio& bio) const noexcept;
@@ -129,9 +149,12 @@ class FileDevice final : public AioDevice {
   std::vector<std::unique_ptr<const Files>> all_files_;  // one control thread at a time
   mutable std::atomic<sector_t> size_{0};
   mutable std::atomic<std::int64_t> size_tick_{-1};  // coarse clock of the last look
-  std::atomic<int> cache_tries_{kCacheTries};        // 0: cold
+  std::atomic<int> cache_tries_{kCacheTries - 1};    // 0: cold; kCacheTries: the last one hit
+  std::atomic<int> full_reads_{0};                   // > 0: the disk's queue may be full
   std::atomic<std::uint32_t> cold_reads_{0};
   std::atomic<bool> zero_range_missing_{false};
+
+  BioGate blocking_{kBlockingShare};
 
   std::mutex flush_mutex_;
   bool flush_running_ = false;  // flush_mutex_

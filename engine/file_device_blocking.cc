@@ -76,6 +76,23 @@ bool is_whole_blocks(const Bio& bio, std::uint32_t align) {
 
 }  // namespace
 
+BlkStatus FileDevice::serve_blocking(const Bio& bio) noexcept {
+  switch (bio.op) {
+    case Op::kDiscard:
+      return discard_blocking(bio);
+    case Op::kWriteZeroes:
+      return write_zeroes_blocking(bio);
+    default:
+      break;
+  }
+  if ((bio.flags & kBioPreflush) != 0) {
+    if (const BlkStatus flushed = sync_blocking(); flushed != BlkStatus::kOk) {
+      return flushed;
+    }
+  }
+  return transfer_blocking(bio);
+}
+
 BlkStatus FileDevice::transfer_blocking(const Bio& bio) const noexcept {
   const Files& now = files();
   if (now.facts.speed == FileSpeed::kDirect && is_whole_blocks(bio, now.facts.offset_align)) {

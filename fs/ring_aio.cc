@@ -3,6 +3,9 @@
 #include <liburing.h>
 #include <linux/fs.h>
 
+#include <algorithm>
+#include <cerrno>
+
 #include "engine/assert.h"
 
 namespace mapperfs {
@@ -15,18 +18,25 @@ RingAio::RingAio(SqeSource& source) : source_(source) {
 }
 
 void RingAio::carry(Bio& bio) noexcept {
-  ++in_flight_;
   if (free_.empty()) {
+    AioDevice& device = aio_device_of(bio);
+    if (slots_of(device) < kDepth / AioContext::kStarved) {
+      device.aio_refused(bio);
+      return;
+    }
+    ++in_flight_;
     waiting_.push_back(bio);
     return;
   }
-  Slot* slot = free_.back();
-  free_.pop_back();
-  start(*slot, bio);
+  ++in_flight_;
+  start(bio, 0);
 }
 
-void RingAio::start(Slot& slot, Bio& bio) noexcept {
-  slot = {&bio, 0};
+void RingAio::start(Bio& bio, unsigned refusals) noexcept {
+  Slot& slot = *free_.back();
+  free_.pop_back();
+  AioDevice& device = aio_device_of(bio);
+  slot = {&bio, 0, &device, bio.has_data() && device.takes_nowait(), refusals};
   send(slot);
 }
 
@@ -50,6 +60,9 @@ void RingAio::send(Slot& slot) noexcept {
       ::io_uring_prep_fsync(&sqe, fd, IORING_FSYNC_DATASYNC);
       break;
   }
+  if (slot.nowait) [[likely]] {
+    sqe.rw_flags |= RWF_NOWAIT;
+  }
   sqe.user_data = reinterpret_cast<std::uint64_t>(&slot) | kTag;
 }
 
@@ -62,16 +75,79 @@ void RingAio::completed(std::uint64_t user_data, int result) noexcept {
     send(slot);
     return;
   }
-  --in_flight_;
-  if (Bio* next = waiting_.pop_front(); next != nullptr) {
-    start(slot, *next);
-  } else {
-    free_.push_back(&slot);
+  AioDevice& device = *slot.device;
+  if (slot.nowait && result == -EOPNOTSUPP) {
+    device.forget_nowait();
+    slot.nowait = false;
+    send(slot);
+    return;
   }
-  if (outcome.next == AioOutcome::Next::kRefuse) {
-    aio_device_of(bio).aio_refused(bio);
+  if (slot.nowait && result == -EAGAIN) {
+    if (!device.aio_would_wait(bio) && keep(slot)) {
+      return;
+    }
+  }
+  const bool refused = outcome.next == AioOutcome::Next::kRefuse;
+  vacate(slot);
+  BioList stranded;
+  if (!kept_.empty()) [[unlikely]] {
+    if (!refused) {
+      bring_on(device);
+    } else if (slots_of(device) == 0) {
+      const std::size_t before = kept_.size();
+      stranded = kept_.take_all(device);
+      in_flight_ -= before - kept_.size();
+    }
+  }
+  while (Bio* next = stranded.pop_front()) {
+    device.aio_refused(*next);
+  }
+  --in_flight_;
+  if (refused) {
+    device.aio_refused(bio);
   } else {
-    aio_device_of(bio).aio_end(bio, outcome.status);
+    device.aio_end(bio, outcome.status);
+  }
+}
+
+std::size_t RingAio::slots_of(const AioDevice& device) const noexcept {
+  return static_cast<std::size_t>(std::count_if(
+      slots_.begin(), slots_.end(), [&](const Slot& slot) { return slot.device == &device; }));
+}
+
+// EAGAIN: the bio waits here for a transfer of the same device. False where it has done so often
+// enough, or none is under way.
+bool RingAio::keep(Slot& slot) noexcept {
+  if (slot.refusals + 1 >= KeptBios::kMaxRefusals || slots_of(*slot.device) == 1) {
+    return false;
+  }
+  kept_.keep({slot.bio, slot.device, slot.refusals + 1});
+  vacate(slot);
+  return true;
+}
+
+// The slot's bio has left; the next that waits takes it.
+void RingAio::vacate(Slot& slot) noexcept {
+  slot.device = nullptr;
+  free_.push_back(&slot);
+  if (Bio* next = waiting_.pop_front(); next != nullptr) {
+    start(*next, 0);
+  }
+}
+
+// A transfer of the device is over: those that were kept for it go on.
+void RingAio::bring_on(const AioDevice& device) noexcept {
+  const std::size_t under_way = slots_of(device);
+  for (std::size_t count = under_way < KeptBios::kFewUnderWay ? 2 : 1; count > 0; --count) {
+    const auto kept = kept_.take(device);
+    if (!kept.has_value()) {
+      return;
+    }
+    if (free_.empty()) {
+      waiting_.push_back(*kept->bio);
+    } else {
+      start(*kept->bio, kept->refusals);
+    }
   }
 }
 

@@ -1,11 +1,14 @@
 // File and disk I/O on a ring that serves FUSE requests: what the ring's thread submits to files
 // goes to the kernel in the same system call as its answers, and completes in the same queue.
 //
-// Where a transfer would wait inside the kernel (a file system has to allocate, the disk's queue is
-// full), io_uring moves it to a thread of its own: the ring goes on. libaio would stall it.
+// Where a transfer would wait inside the kernel, io_uring moves it to a thread of its own. Of these
+// it has few, and a slow disk would soon have them all, while the flushes of all other devices need
+// one each. So data goes with RWF_NOWAIT, and who is told EAGAIN is kept until a transfer of its
+// device is over (engine/kept_bios.h). Only for files that do not know the flag the kernel's
+// threads are used.
 //
 // The way of a bio is that of AioContext: a slot for each of kDepth, a list for those that find
-// none, refusals to AioDevice::aio_refused().
+// none (a device that others keep from any is refused), refusals to AioDevice::aio_refused().
 #pragma once
 
 #include <array>
@@ -53,16 +56,26 @@ class RingAio final : public BioCarrier {
   struct alignas(kTagMask + 1) Slot {
     Bio* bio = nullptr;
     std::size_t done_bytes = 0;
+    AioDevice* device = nullptr;  // null: the slot is free
+    bool nowait = false;
+    unsigned refusals = 0;  // EAGAINs that the bio has had so far
   };
 
-  void start(Slot& slot, Bio& bio) noexcept;
+  void start(Bio& bio, unsigned refusals) noexcept;
   void send(Slot& slot) noexcept;
+  [[nodiscard]] std::size_t slots_of(const AioDevice& device) const noexcept;
+  bool keep(Slot& slot) noexcept;
+  void vacate(Slot& slot) noexcept;
+  void bring_on(const AioDevice& device) noexcept;
 
   SqeSource& source_;
   std::array<Slot, kDepth> slots_;
   std::vector<Slot*> free_;
   // Invariant: empty while free_ is not.
   BioList waiting_;
+  // Invariant: while a bio of a device is kept, a slot holds another of it, or it waits in
+  // waiting_.
+  KeptBios kept_;
   std::size_t in_flight_ = 0;
 };
 

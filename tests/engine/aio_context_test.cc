@@ -7,11 +7,11 @@
 
 #include <atomic>
 #include <cerrno>
-#include <deque>
 #include <memory>
 #include <vector>
 
 #include "tests/engine/aio_probe.h"
+#include "tests/engine/fake_kernel.h"
 #include "tests/engine/io_support.h"
 
 namespace mapperfs {
@@ -19,70 +19,9 @@ namespace {
 
 using io_test::AioProbe;
 using io_test::Buffer;
+using io_test::FakeKernel;
 using io_test::TempDir;
 using io_test::WaitBio;
-
-// A kernel by script. What a test does not say goes well.
-class FakeKernel {
- public:
-  FakeKernel() { current = this; }
-  ~FakeKernel() { current = nullptr; }
-  FakeKernel(const FakeKernel&) = delete;
-  FakeKernel& operator=(const FakeKernel&) = delete;
-
-  static const AioSyscalls& syscalls() {
-    static const AioSyscalls kFake = {setup, destroy, submit, getevents, false};
-    return kFake;
-  }
-
-  int setup_result = 0;
-  std::deque<int> submits;   // results of the next io_submit() calls: >0 a most, <=0 as it is
-  std::deque<long> results;  // of the next completions; else the whole length
-  bool holds = false;        // nothing completes
-  int submit_calls = 0;
-  std::vector<::iocb> taken;  // copies, in order
-
- private:
-  static int setup(int /*depth*/, ::io_context** context) {
-    *context = reinterpret_cast<::io_context*>(current);
-    return current->setup_result;
-  }
-  static int destroy(::io_context* /*context*/) { return 0; }
-  static int submit(::io_context* /*context*/, long count, ::iocb** list) {
-    ++current->submit_calls;
-    int take = static_cast<int>(count);
-    if (!current->submits.empty()) {
-      take = std::min(take, current->submits.front());
-      current->submits.pop_front();
-    }
-    for (int i = 0; i < take; ++i) {
-      current->taken.push_back(*list[i]);
-      current->queued_.push_back(list[i]);
-    }
-    return take;
-  }
-  static int getevents(::io_context* /*context*/, long /*min*/, long max, ::io_event* events,
-                       ::timespec* /*timeout*/) {
-    int count = 0;
-    while (!current->holds && count < max && !current->queued_.empty()) {
-      ::iocb* cb = current->queued_.front();
-      current->queued_.pop_front();
-      auto result = cb->aio_lio_opcode == IO_CMD_FDSYNC ? 0L : static_cast<long>(cb->u.c.nbytes);
-      if (!current->results.empty()) {
-        result = current->results.front();
-        current->results.pop_front();
-      }
-      events[count] = {};
-      events[count].data = cb->data;
-      events[count++].res = static_cast<unsigned long>(result);
-    }
-    return count;
-  }
-
-  static FakeKernel* current;
-  std::deque<::iocb*> queued_;
-};
-FakeKernel* FakeKernel::current = nullptr;
 
 // A polled context over the script, and bios for it.
 class AioContextScript : public ::testing::Test {
@@ -92,7 +31,10 @@ class AioContextScript : public ::testing::Test {
     device_.context = &context_;
   }
   WaitBio& read(sector_t sectors = 8, Op op = Op::kRead, int flags = 0) {
-    bios_.push_back(std::make_unique<WaitBio>(device_, op, 100, sectors,
+    return bio_of(device_, sectors, op, flags);
+  }
+  WaitBio& bio_of(AioProbe& device, sector_t sectors = 8, Op op = Op::kRead, int flags = 0) {
+    bios_.push_back(std::make_unique<WaitBio>(device, op, 100, sectors,
                                               op == Op::kFlush ? nullptr : data_.data(), flags));
     return *bios_.back();
   }
@@ -130,9 +72,10 @@ TEST_F(AioContextScript, WritesFuaWithDsyncAndFlushesWithFdsync) {
   EXPECT_EQ(fua.wait(), BlkStatus::kOk);
   EXPECT_EQ(flush.wait(), BlkStatus::kOk);
   ASSERT_EQ(kernel_.taken.size(), 3U);
-  EXPECT_EQ(kernel_.taken[0].aio_rw_flags, 0U);
-  EXPECT_EQ(kernel_.taken[1].aio_rw_flags, static_cast<unsigned>(RWF_DSYNC));
+  EXPECT_EQ(kernel_.taken[0].aio_rw_flags, unsigned{RWF_NOWAIT});
+  EXPECT_EQ(kernel_.taken[1].aio_rw_flags, unsigned{RWF_DSYNC | RWF_NOWAIT});
   EXPECT_EQ(kernel_.taken[2].aio_lio_opcode, IO_CMD_FDSYNC);
+  EXPECT_EQ(kernel_.taken[2].aio_rw_flags, 0U);
 }
 
 TEST_F(AioContextScript, PlugSendsOneBatch) {
@@ -301,6 +244,156 @@ TEST_F(AioContextScript, CompletionMaySubmitAgain) {
   EXPECT_EQ(second.wait(), BlkStatus::kOk);
 }
 
+TEST_F(AioContextScript, WhatWouldWaitIsKeptUntilOneOfItsDeviceIsDone) {
+  AioProbe other(88);
+  other.context = &context_;
+  kernel_.at_once = 1;
+  kernel_.results = {-EAGAIN};
+  WaitBio& kept = read().submit();
+  WaitBio& others = bio_of(other).submit();
+  WaitBio& own = read().submit();
+  EXPECT_EQ(context_.reap(true), 1);
+  EXPECT_TRUE(others.ended());
+  EXPECT_EQ(kernel_.taken.size(), 3U) << "another device's end makes no room";
+  EXPECT_EQ(context_.reap(true), 1);
+  EXPECT_TRUE(own.ended());
+  EXPECT_EQ(kernel_.taken.size(), 4U) << "tried again";
+  EXPECT_EQ(context_.in_flight(), 1U);
+  reap_all();
+  EXPECT_EQ(kept.wait(), BlkStatus::kOk);
+  EXPECT_EQ(device_.refused, 0);
+  EXPECT_EQ(device_.would_wait, 1);
+}
+
+TEST_F(AioContextScript, WhatWouldWaitWithNothingUnderWayIsRefused) {
+  kernel_.results = {-EAGAIN, -EAGAIN, -EAGAIN};
+  for (int i = 0; i < 3; ++i) {
+    read().submit();
+  }
+  reap_all();
+  EXPECT_EQ(kernel_.taken.size(), 3U) << "the first two were kept for nothing";
+  EXPECT_EQ(device_.refused, 3);
+  EXPECT_EQ(context_.in_flight(), 0U);
+}
+
+TEST_F(AioContextScript, ADeviceMayHaveWhatWouldWaitAtOnce) {
+  device_.refuse_at_once = true;
+  kernel_.results = {-EAGAIN};
+  WaitBio& refused = read(8, Op::kWrite).submit();
+  WaitBio& other = read(8, Op::kWrite).submit();
+  reap_all();
+  EXPECT_EQ(refused.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(other.wait(), BlkStatus::kOk);
+  EXPECT_EQ(kernel_.taken.size(), 2U);
+}
+
+TEST_F(AioContextScript, WhatIsRefusedAgainAndAgainIsNotKeptForEver) {
+  kernel_.at_once = 1;
+  kernel_.results = {-EAGAIN, 4096, -EAGAIN, 4096, -EAGAIN};
+  WaitBio& unlucky = read().submit();
+  read().submit();
+  EXPECT_EQ(context_.reap(true), 1);
+  read().submit();
+  EXPECT_EQ(context_.reap(true), 1);
+  read().submit();
+  EXPECT_FALSE(unlucky.ended());
+  EXPECT_EQ(context_.reap(true), 1);
+  EXPECT_EQ(unlucky.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(device_.refused, 1);
+  EXPECT_EQ(context_.in_flight(), 1U);
+  reap_all();
+}
+
+TEST_F(AioContextScript, KeptBiosLeaveTheSlotsToOthers) {
+  AioProbe other(88);
+  other.context = &context_;
+  kernel_.at_once = 1;
+  kernel_.results = {-EAGAIN, -EAGAIN, -EAGAIN, -EAGAIN, -EAGAIN, -EAGAIN, 4096};
+  for (int i = 0; i < 8; ++i) {
+    read().submit();
+  }
+  EXPECT_EQ(context_.reap(true), 1);
+  kernel_.holds = true;
+  for (int i = 0; i < 4; ++i) {
+    bio_of(other).submit();
+  }
+  EXPECT_EQ(other.refused, 0);
+  EXPECT_EQ(kernel_.taken.size(), 8U + 2 + 4) << "all, two tries, the other device's";
+  kernel_.holds = false;
+  reap_all();
+  EXPECT_EQ(device_.refused, 0);
+}
+
+TEST_F(AioContextScript, WhoIsKeptFromAllSlotsIsRefused) {
+  AioProbe other(88);
+  other.context = &context_;
+  kernel_.holds = true;
+  for (int i = 0; i < 20; ++i) {
+    read().submit();
+  }
+  EXPECT_EQ(bio_of(other).submit().wait(), BlkStatus::kAgain);
+  EXPECT_EQ(other.refused, 1);
+  EXPECT_EQ(device_.refused, 0) << "who has the slots waits for them";
+  kernel_.holds = false;
+  reap_all();
+}
+
+TEST_F(AioContextScript, AFileWithoutNowaitGoesWithoutIt) {
+  kernel_.submits = {-EOPNOTSUPP};
+  WaitBio& at_once = read(8, Op::kWrite, kBioFua).submit();
+  EXPECT_EQ(kernel_.submit_calls, 2);
+  ASSERT_EQ(kernel_.taken.size(), 1U);
+  EXPECT_EQ(kernel_.taken[0].aio_rw_flags, unsigned{RWF_DSYNC});
+  AioProbe below(88);
+  below.context = &context_;
+  kernel_.results = {8 * 512, 512, -EOPNOTSUPP};
+  reap_all();
+  WaitBio& late = bio_of(below).submit();
+  reap_all();
+  EXPECT_EQ(at_once.wait(), BlkStatus::kOk);
+  EXPECT_EQ(late.wait(), BlkStatus::kOk);
+  ASSERT_EQ(kernel_.taken.size(), 4U);
+  EXPECT_EQ(kernel_.taken[2].aio_rw_flags, unsigned{RWF_NOWAIT});
+  EXPECT_EQ(kernel_.taken[3].aio_rw_flags, 0U);
+  EXPECT_EQ(kernel_.taken[3].u.c.offset, 101 * 512) << "the rest alone";
+  EXPECT_FALSE(below.takes_nowait());
+  EXPECT_EQ(device_.refused + below.refused, 0);
+}
+
+TEST_F(AioContextScript, TheRestOfAShortTransferMayBeRefused) {
+  kernel_.results = {512, -EAGAIN};
+  WaitBio& bio = read().submit();
+  reap_all();
+  EXPECT_EQ(bio.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(device_.refused, 1);
+}
+
+TEST(AioContext, SendsFewAtOnceThatMightWait) {
+  FakeKernel kernel;
+  AioContext context(64, FakeKernel::syscalls());
+  context.set_polled(true);
+  AioProbe device;
+  device.context = &context;
+  device.forget_nowait();
+  kernel.holds = true;
+  Buffer data(8);
+  std::vector<std::unique_ptr<WaitBio>> bios;
+  for (int i = 0; i < 50; ++i) {
+    bios.push_back(std::make_unique<WaitBio>(device, Op::kRead, 0, 8, data.data()));
+    bios.back()->submit();
+  }
+  EXPECT_EQ(kernel.taken.size(), AioContext::kBlindDepth);
+  EXPECT_EQ(context.in_flight(), 50U);
+  kernel.holds = false;
+  while (context.in_flight() > 0) {
+    context.reap(true);
+  }
+  EXPECT_EQ(kernel.taken.size(), 50U);
+  for (auto& bio : bios) {
+    EXPECT_EQ(bio->wait(), BlkStatus::kOk);
+  }
+}
+
 TEST(AioContext, RefusesWhereThereIsNoContext) {
   FakeKernel kernel;
   for (const int error : {-EAGAIN, -ENOSYS, -EPERM}) {
@@ -333,6 +426,12 @@ class AioContextFile : public ::testing::Test {
     if (!fd_) {
       GTEST_SKIP() << dir_.path() << ": the file system has no O_DIRECT";
     }
+    // Blocks that are still to be allocated, and pages in the cache, would be refused.
+    const UniqueFd buffered(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    Buffer zeroes(2048);
+    ASSERT_EQ(::pwrite(buffered.get(), zeroes.data(), zeroes.size(), 0), 1 << 20);
+    ASSERT_EQ(::fdatasync(buffered.get()), 0);
+    ASSERT_EQ(::posix_fadvise(buffered.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
     device_ = std::make_unique<AioProbe>(fd_.get());
     if (!AioContext(4).available()) {
       GTEST_SKIP() << "the system gives no aio context";

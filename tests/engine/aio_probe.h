@@ -25,8 +25,14 @@ class AioProbe final : public AioDevice {
     ++refused;
     bio.end_io(BlkStatus::kAgain);
   }
+  bool aio_would_wait(const Bio& /*bio*/) noexcept override {
+    ++would_wait;
+    return refuse_at_once;
+  }
+  bool refuse_at_once = false;
   AioContext* context = nullptr;
   std::atomic<int> refused{0};
+  std::atomic<int> would_wait{0};
 
  private:
   const int fd_;

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
 
@@ -15,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/engine/fake_kernel.h"
 #include "tests/engine/io_support.h"
 #include "tests/engine/loop_device.h"
 
@@ -22,12 +24,14 @@ namespace mapperfs {
 namespace {
 
 using io_test::Buffer;
+using io_test::FakeKernel;
 using io_test::LoopDevice;
 using io_test::run;
 using io_test::TempDir;
 using io_test::WaitBio;
 
 constexpr sector_t kSectors = 8192;
+constexpr long kCachestat = 451;
 
 std::unique_ptr<FileDevice> open_device(Env& env, const std::string& path, bool writable = true) {
   UniqueFd fd(::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC));
@@ -352,14 +356,41 @@ TEST(FileDevice, AnswersFromTheCacheInsideSubmit) {
   EXPECT_EQ(std::memcmp(back.data(), data.data(), 4096), 0);
 }
 
+// A device on a disk, with a kernel by script for libaio and blocking work that waits to be run.
+class FileDeviceScript : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    context_.set_polled(true);
+    if (device_->is_memory()) {
+      GTEST_SKIP() << "/var/tmp is in memory";
+    }
+    if (device_->facts().speed != FileSpeed::kDirect) {
+      GTEST_SKIP() << "/var/tmp has no direct I/O";
+    }
+  }
+  WaitBio& submit(Op op, sector_t sector = 0, sector_t sectors = 0, std::byte* data = nullptr) {
+    bios_.push_back(std::make_unique<WaitBio>(*device_, op, sector, sectors, data));
+    return bios_.back()->submit();
+  }
+
+  FakeKernel kernel_;
+  AioContext context_{64, FakeKernel::syscalls()};
+  AioContext::Override override_{context_};
+  ManualEnv env_;
+  TempDir dir_{"/var/tmp"};
+  std::string path_ = dir_.make_file("data", 1 << 20);
+  std::unique_ptr<FileDevice> device_ = open_device(env_, path_);
+  std::vector<std::unique_ptr<WaitBio>> bios_;
+};
+
 TEST(FileDevice, FlushIsAnsweredByASyncThatBeganAfterIt) {
   AioContext refuser(1, no_aio());
   const AioContext::Override override(refuser);
   ManualEnv env;
-  const TempDir dir;
+  const TempDir dir("/var/tmp");
   auto device = open_device(env, dir.make_file("data", 4096));
   if (device->is_memory()) {
-    GTEST_SKIP() << "the temporary folder is in memory: nothing to flush";
+    GTEST_SKIP() << "/var/tmp is in memory: nothing to flush";
   }
   std::vector<std::unique_ptr<WaitBio>> flushes;
   for (int i = 0; i < 4; ++i) {
@@ -381,6 +412,119 @@ TEST(FileDevice, FlushIsAnsweredByASyncThatBeganAfterIt) {
   env.run_one();
   EXPECT_TRUE(flushes[3]->ended());
   EXPECT_EQ(env.waiting(), 0U);
+}
+
+TEST_F(FileDeviceScript, FlushIsAnsweredByASyncThatBeganAfterIt) {
+  WaitBio& first = submit(Op::kFlush);
+  WaitBio& second = submit(Op::kFlush);
+  WaitBio& third = submit(Op::kFlush);
+  ASSERT_EQ(kernel_.taken.size(), 1U) << "one sync at a time";
+  EXPECT_EQ(kernel_.taken[0].aio_lio_opcode, IO_CMD_FDSYNC);
+  kernel_.at_once = 1;
+  context_.reap(true);
+  EXPECT_TRUE(first.ended());
+  EXPECT_FALSE(second.ended()) << "came after the first sync began";
+  ASSERT_EQ(kernel_.taken.size(), 2U);
+  WaitBio& last = submit(Op::kFlush);
+  context_.reap(true);
+  EXPECT_TRUE(second.ended());
+  EXPECT_TRUE(third.ended()) << "one sync serves both";
+  EXPECT_FALSE(last.ended());
+  context_.reap(true);
+  EXPECT_EQ(last.wait(), BlkStatus::kOk);
+  EXPECT_EQ(env_.waiting(), 0U);
+}
+
+TEST_F(FileDeviceScript, AFailedSyncReachesAllThatWaitForIt) {
+  kernel_.results = {-EIO, -ENOSPC, 0};
+  kernel_.at_once = 1;
+  WaitBio& first = submit(Op::kFlush);
+  WaitBio& second = submit(Op::kFlush);
+  WaitBio& third = submit(Op::kFlush);
+  context_.reap(true);
+  EXPECT_EQ(first.wait(), BlkStatus::kIoError);
+  EXPECT_FALSE(second.ended());
+  context_.reap(true);
+  EXPECT_EQ(second.wait(), BlkStatus::kNoSpace);
+  EXPECT_EQ(third.wait(), BlkStatus::kNoSpace);
+  WaitBio& later = submit(Op::kFlush);
+  context_.reap(true);
+  EXPECT_EQ(later.wait(), BlkStatus::kOk);
+}
+
+TEST_F(FileDeviceScript, ARefusedRestIsWrittenAsAWhole) {
+  Buffer data(8);
+  data.fill(6);
+  kernel_.results = {3 * 512, -EAGAIN};
+  WaitBio& bio = submit(Op::kWrite, 16, 8, data.data());
+  while (context_.in_flight() > 0) {
+    context_.reap(true);
+  }
+  EXPECT_FALSE(bio.ended());
+  ASSERT_EQ(env_.waiting(), 1U);
+  env_.run_one();
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  Buffer back(8);
+  const UniqueFd other(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  ASSERT_EQ(::pread(other.get(), back.data(), back.size(), 16 * 512), 4096);
+  EXPECT_TRUE(back.has_pattern(6));
+}
+
+TEST_F(FileDeviceScript, TakesItsShareOfTheBlockingThreadsAndNoMore) {
+  constexpr std::size_t kBios = 3 * FileDevice::kBlockingShare;
+  kernel_.results.assign(kBios, -EAGAIN);
+  Buffer data(8);
+  for (std::size_t i = 0; i < kBios; ++i) {
+    submit(Op::kWrite, 0, 8, data.data());
+  }
+  while (context_.in_flight() > 0) {
+    context_.reap(true);
+  }
+  for (std::size_t i = 0; i < kBios; ++i) {
+    EXPECT_EQ(env_.waiting(), std::min(FileDevice::kBlockingShare, kBios - i));
+    env_.run_one();
+    EXPECT_TRUE(bios_[i]->ended()) << "in order, " << i;
+  }
+  EXPECT_EQ(env_.waiting(), 0U);
+}
+
+TEST_F(FileDeviceScript, TheCacheIsTriedWithoutReadingAhead) {
+  if (::syscall(kCachestat, -1, nullptr, nullptr, 0) != 0 && errno == ENOSYS) {
+    GTEST_SKIP() << "no cachestat before Linux 6.5";
+  }
+  const UniqueFd other(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  Buffer data(2048);
+  data.fill(7);
+  ASSERT_EQ(::pwrite(other.get(), data.data(), data.size(), 0), 1 << 20);
+  ASSERT_EQ(::fdatasync(other.get()), 0);
+  ASSERT_EQ(::posix_fadvise(other.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  for (sector_t at = 0; at < 64; at += 8) {
+    submit(Op::kRead, at, 8, data.data());
+  }
+  EXPECT_EQ(kernel_.taken.size(), 8U) << "all go to the disk";
+  EXPECT_EQ(cached_pages(other.get(), 0, 1 << 20), 0U);
+  while (context_.in_flight() > 0) {
+    context_.reap(true);
+  }
+}
+
+TEST(FileDevice, AReadThatIsCachedInPartIsRight) {
+  const auto env = make_real_env();
+  const TempDir dir("/var/tmp");
+  const std::string path = dir.make_file("data", 1 << 20);
+  Buffer data(2048);
+  data.fill(8);
+  const UniqueFd other(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(other.get(), data.data(), data.size(), 0), 1 << 20);
+  ASSERT_EQ(::fdatasync(other.get()), 0);
+  ASSERT_EQ(::posix_fadvise(other.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  ASSERT_EQ(::posix_fadvise(other.get(), 0, 0, POSIX_FADV_RANDOM), 0);
+  Buffer back(16);
+  ASSERT_EQ(::pread(other.get(), back.data(), 4096, 0), 4096);
+  auto device = open_device(*env, path);
+  ASSERT_EQ(run(*device, Op::kRead, 0, 8, back.data()), BlkStatus::kOk) << "a hit";
+  ASSERT_EQ(run(*device, Op::kRead, 0, 16, back.data()), BlkStatus::kOk) << "half a hit";
+  EXPECT_EQ(std::memcmp(back.data(), data.data(), back.size()), 0);
 }
 
 TEST(FileDevice, FullFileSystemIsOutOfSpace) {

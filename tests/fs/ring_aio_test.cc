@@ -77,9 +77,10 @@ TEST_F(RingAioScript, SaysWhatAndWhere) {
   EXPECT_EQ(sqes[1].opcode, IORING_OP_WRITE);
   EXPECT_EQ(sqes[1].off, 200U * 512);
   EXPECT_EQ(sqes[1].len, 4U * 512);
-  EXPECT_EQ(sqes[1].rw_flags, 0);
+  EXPECT_EQ(sqes[0].rw_flags, RWF_NOWAIT);
+  EXPECT_EQ(sqes[1].rw_flags, RWF_NOWAIT);
   EXPECT_EQ(sqes[2].opcode, IORING_OP_WRITE);
-  EXPECT_EQ(sqes[2].rw_flags, RWF_DSYNC);
+  EXPECT_EQ(sqes[2].rw_flags, RWF_DSYNC | RWF_NOWAIT);
   EXPECT_EQ(sqes[3].opcode, IORING_OP_FSYNC);
   EXPECT_EQ(sqes[3].fsync_flags, static_cast<std::uint32_t>(IORING_FSYNC_DATASYNC));
   // In any order.
@@ -104,9 +105,11 @@ TEST_F(RingAioScript, ErrorsAreTheBios) {
 }
 
 TEST_F(RingAioScript, WhatTheKernelRefusesGoesAnotherWay) {
-  for (const int error : {EAGAIN, EINVAL, EOPNOTSUPP, ENOSYS, EINTR}) {
+  for (const int error : {EAGAIN, EINVAL, ENOSYS, EINTR}) {
     EXPECT_EQ(outcome(-error), BlkStatus::kAgain) << error;
   }
+  device_.forget_nowait();
+  EXPECT_EQ(outcome(-EOPNOTSUPP), BlkStatus::kAgain);
   EXPECT_EQ(outcome(-EINVAL, Op::kFlush), BlkStatus::kAgain);
   EXPECT_EQ(outcome(700), BlkStatus::kAgain) << "half a sector is no place to go on from";
   EXPECT_EQ(device_.refused, 7);
@@ -120,7 +123,7 @@ TEST_F(RingAioScript, TheRestOfAShortTransferGoesAgain) {
   EXPECT_EQ(source_.sqes[1].off, 103U * 512);
   EXPECT_EQ(source_.sqes[1].len, 5U * 512);
   EXPECT_EQ(source_.sqes[1].addr, reinterpret_cast<std::uint64_t>(data_.data() + 3 * 512));
-  EXPECT_EQ(source_.sqes[1].rw_flags, RWF_DSYNC);
+  EXPECT_EQ(source_.sqes[1].rw_flags, RWF_DSYNC | RWF_NOWAIT);
   complete(1, -EIO);
   EXPECT_EQ(bio.wait(), BlkStatus::kIoError) << "the error behind it";
 }
@@ -141,6 +144,81 @@ TEST_F(RingAioScript, WhoFindsNoSlotWaitsForOne) {
     EXPECT_EQ(bios_[i]->wait(), BlkStatus::kOk);
   }
   EXPECT_EQ(aio_.in_flight(), 0U);
+}
+
+TEST_F(RingAioScript, WhatWouldWaitIsKeptUntilOneOfItsDeviceIsDone) {
+  AioProbe other(88);
+  WaitBio& kept = submit(Op::kRead, 100, 8);
+  submit(Op::kRead, 200, 8);
+  WaitBio others(other, Op::kRead, 0, 8, data_.data());
+  others.submit();
+  complete(0, -EAGAIN);
+  complete(2, 8 * 512);
+  EXPECT_TRUE(others.ended());
+  EXPECT_EQ(source_.sqes.size(), 3U) << "another device's end makes no room";
+  complete(1, 8 * 512);
+  ASSERT_EQ(source_.sqes.size(), 4U);
+  EXPECT_EQ(source_.sqes[3].off, 100U * 512);
+  EXPECT_EQ(aio_.in_flight(), 1U);
+  complete(3, 8 * 512);
+  EXPECT_EQ(kept.wait(), BlkStatus::kOk);
+  EXPECT_EQ(device_.refused, 0);
+  EXPECT_EQ(aio_.in_flight(), 0U);
+}
+
+TEST_F(RingAioScript, WhatWouldWaitWithNothingUnderWayIsRefused) {
+  for (int i = 0; i < 3; ++i) {
+    submit(Op::kWrite, 100, 8);
+  }
+  for (std::size_t i = 0; i < 3; ++i) {
+    complete(i, -EAGAIN);
+  }
+  EXPECT_EQ(source_.sqes.size(), 3U);
+  EXPECT_EQ(device_.refused, 3);
+  EXPECT_EQ(aio_.in_flight(), 0U);
+}
+
+TEST_F(RingAioScript, WhatIsRefusedAgainAndAgainIsNotKeptForEver) {
+  WaitBio& unlucky = submit(Op::kRead, 100, 8);
+  submit(Op::kRead, 200, 8);
+  std::size_t its_try = 0;
+  for (unsigned refusals = 1; refusals < KeptBios::kMaxRefusals; ++refusals) {
+    const std::size_t another = source_.sqes.size() - 1;
+    complete(its_try, -EAGAIN);
+    complete(another, 8 * 512);
+    its_try = source_.sqes.size() - 1;
+    submit(Op::kRead, 300, 8);
+  }
+  EXPECT_FALSE(unlucky.ended());
+  complete(its_try, -EAGAIN);
+  EXPECT_EQ(unlucky.wait(), BlkStatus::kAgain);
+  EXPECT_EQ(aio_.in_flight(), 1U);
+  complete(source_.sqes.size() - 1, 8 * 512);
+}
+
+TEST_F(RingAioScript, AFileWithoutNowaitGoesWithoutIt) {
+  WaitBio& bio = submit(Op::kWrite, 100, 8, kBioFua);
+  complete(0, -EOPNOTSUPP);
+  ASSERT_EQ(source_.sqes.size(), 2U);
+  EXPECT_EQ(source_.sqes[1].rw_flags, RWF_DSYNC);
+  complete(1, 8 * 512);
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  submit(Op::kRead, 100, 8);
+  EXPECT_EQ(source_.sqes[2].rw_flags, 0);
+  complete(2, 8 * 512);
+}
+
+TEST_F(RingAioScript, WhoIsKeptFromAllSlotsIsRefused) {
+  AioProbe other(88);
+  for (unsigned i = 0; i <= RingAio::kDepth; ++i) {
+    submit(Op::kRead, i * 8, 8);
+  }
+  EXPECT_EQ(io_test::run(other, Op::kRead, 0, 8, data_.data()), BlkStatus::kAgain);
+  EXPECT_EQ(other.refused, 1);
+  for (unsigned i = 0; i <= RingAio::kDepth; ++i) {
+    complete(i, 8 * 512);
+  }
+  EXPECT_EQ(device_.refused, 0);
 }
 
 // A real ring and a real file.
@@ -185,8 +263,16 @@ TEST(RingAioFile, WritesFlushesAndReads) {
   }
   constexpr unsigned kBios = 300;
   const TempDir dir("/var/tmp");
-  const UniqueFd fd(::open(dir.make_file("file", kBios * 4096).c_str(), O_RDWR | O_CLOEXEC));
-  ASSERT_GE(fd.get(), 0);
+  const std::string path = dir.make_file("file", kBios * 4096);
+  const UniqueFd buffered(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  Buffer zeroes(kBios * 8);  // blocks to be allocated, and pages in the cache, would be refused
+  ASSERT_EQ(::pwrite(buffered.get(), zeroes.data(), zeroes.size(), 0), kBios * 4096);
+  ASSERT_EQ(::fdatasync(buffered.get()), 0);
+  ASSERT_EQ(::posix_fadvise(buffered.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC));
+  if (!fd) {
+    GTEST_SKIP() << "/var/tmp has no direct I/O";
+  }
   RingAio aio(ring);
   Queue::current().aio().set_carrier(&aio);
   AioProbe device(fd.get());
