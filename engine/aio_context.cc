@@ -116,14 +116,18 @@ AioContext::Batch& AioContext::my_batch() noexcept {
 bool AioContext::available() { return state_ == State::kReady || start(); }
 
 bool AioContext::start() {
-  if (state_ == State::kMissing) {
+  if (state_ == State::kMissing &&
+      (missed_.fetch_add(1, std::memory_order_relaxed) + 1) % kSetupRetry != 0) {
     return false;
   }
   // One more than slots: for the event that wakes the reaper.
   if (syscalls_.setup(static_cast<int>(depth_ + 1), &context_) < 0) {
-    state_ = State::kMissing;
+    if (state_ != State::kMissing) {
+      state_ = State::kMissing;
+    }
     return false;
   }
+  free_.clear();
   slots_ = std::make_unique<Slot[]>(depth_);
   free_.reserve(depth_);
   for (std::size_t i = depth_; i > 0; --i) {

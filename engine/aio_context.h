@@ -128,6 +128,8 @@ class AioContext {
   static constexpr std::size_t kBlindDepth = 32;
   // A device with fewer slots than one in kStarved is refused where none is free.
   static constexpr std::size_t kStarved = 8;
+  // io_setup() is tried again after so many bios: what the system was short of comes back.
+  static constexpr unsigned kSetupRetry = 1024;
 
   explicit AioContext(std::size_t depth = kDepth,
                       const AioSyscalls& syscalls = real_aio_syscalls());
@@ -174,7 +176,8 @@ class AioContext {
 
   // Bios inside, those that are kept or wait for a slot as well. Any thread.
   [[nodiscard]] std::size_t in_flight() const;
-  // False where the system gives no context: every bio is refused. Made by the first call.
+  // False where the system gives no context: bios are refused, and one in kSetupRetry of them, or
+  // of these calls, asks again. Made by the first call.
   bool available();
 
  private:
@@ -220,6 +223,7 @@ class AioContext {
   const std::size_t depth_;
   const AioSyscalls& syscalls_;
   State state_ = State::kNew;
+  std::atomic<unsigned> missed_{0};  // bios and calls since io_setup() failed
   bool polled_ = false;
   BioCarrier* carrier_ = nullptr;
   ::io_context* context_ = nullptr;

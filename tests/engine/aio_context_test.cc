@@ -394,6 +394,26 @@ TEST(AioContext, SendsFewAtOnceThatMightWait) {
   }
 }
 
+TEST(AioContext, AsksAgainForAContextNowAndThen) {
+  FakeKernel kernel;
+  kernel.setup_result = -EAGAIN;
+  AioContext context(8, FakeKernel::syscalls());
+  context.set_polled(true);
+  EXPECT_FALSE(context.available());
+  kernel.setup_result = 0;
+  for (unsigned i = 1; i < AioContext::kSetupRetry; ++i) {
+    ASSERT_FALSE(context.available()) << i;
+  }
+  AioProbe device;
+  device.context = &context;
+  Buffer data(8);
+  WaitBio bio(device, Op::kRead, 0, 8, data.data());
+  bio.submit();
+  context.reap(true);
+  EXPECT_EQ(bio.wait(), BlkStatus::kOk);
+  EXPECT_EQ(device.refused, 0);
+}
+
 TEST(AioContext, RefusesWhereThereIsNoContext) {
   FakeKernel kernel;
   for (const int error : {-EAGAIN, -ENOSYS, -EPERM}) {
