@@ -37,8 +37,11 @@ class LimitsCalculator {
  private:
   Status check_area(const TargetDevice& area, const QueueLimits& limits) {
     const sector_t size = device_size(*area.dev);
-    if (size == 0) {
-      return {};  // as the kernel: a device of size 0 is not checked
+    // As the kernel: a device of size 0 is not checked, since it may get its size later (a mapped
+    // device without a table, a loop device without a file). A file is what it is: an empty one, or
+    // one of /proc, would be a disk that fails whatever is asked of it.
+    if (size == 0 && area.dev->numbers() != "-") {
+      return {};
     }
     if (area.start >= size || area.start + area.len > size || area.start + area.len < area.start) {
       return {EINVAL, fmt::format("{} too small for target: start={}, len={}, dev_size={}",

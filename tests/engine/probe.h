@@ -87,6 +87,9 @@ class Device final : public BlockDevice {
   [[nodiscard]] sector_t size_sectors() const override { return size_; }
   [[nodiscard]] QueueLimits limits() const override { return limits_; }
   [[nodiscard]] std::string table_name() const override { return name_; }
+  // A file's, unless it is told to be a block device.
+  [[nodiscard]] std::string numbers() const override { return numbers_; }
+  void set_numbers(std::string numbers) { numbers_ = std::move(numbers); }
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override {
     return {std::min(max, sector_t{8}), sector % 16 >= 8};
   }
@@ -137,6 +140,7 @@ class Device final : public BlockDevice {
 
  private:
   const std::string name_;
+  std::string numbers_ = "-";
   sector_t size_;
   QueueLimits limits_;
   std::mutex mutex_;

@@ -163,10 +163,16 @@ TEST_F(TableTest, AreasMustFitTheirDevice) {
 }
 
 TEST_F(TableTest, ADeviceOfSizeZeroIsNotChecked) {
-  add_device("empty", 0);
-  expect_ok(try_load({"0 101 plain dev empty"}));
+  add_device("empty", 0).set_numbers("8:16");
+  expect_ok(try_first_load({"0 101 plain dev empty"}));
   make("bare");
-  expect_ok(try_load({"0 101 plain dev bare"}));
+  expect_ok(try_first_load({"0 101 plain dev bare"}));
+}
+
+TEST_F(TableTest, AnEmptyFileIsTooSmall) {
+  add_device("empty", 0);
+  expect_error(try_first_load({"0 8 plain dev empty"}), EINVAL,
+               "empty too small for target: start=0, len=8, dev_size=0");
 }
 
 TEST_F(TableTest, AreasAreAlignedToTheLogicalBlocksBelow) {

@@ -23,6 +23,7 @@ class World {
     register_targets(registry);
     opener.add_mem("/data/a.img", 8192);
     opener.add_mem("/data/small.img", 16);
+    opener.add_mem("/data/empty.img", 0);
     opener.add_error("/data/claimed.img", EBUSY);
   }
   ~World() { engine.shut_down(); }
