@@ -51,6 +51,21 @@ constexpr const char* kInPieces =
     "one write, or between \"begin\" and \"commit\" (bash's echo and printf write each line by "
     "itself)";
 
+// What waits for I/O and ends nobody's wait. Tables and what ends I/O by force do.
+bool may_only_wait(const Command& command) {
+  switch (command.verb) {
+    case Verb::kSuspend:
+    case Verb::kMessage:
+    case Verb::kQueryStatus:
+      return true;
+    case Verb::kRemove:
+    case Verb::kRemoveAll:
+      return !command.has(kOptForce);
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 // A device before a swap, for the case that the swap fails half way.
@@ -59,6 +74,12 @@ struct ControlExecutor::Saved {
   std::vector<TableLine> inactive;
   MappedDevice::Info info;
 };
+
+Status crowded_status(std::string_view what) {
+  return {EAGAIN, fmt::format("{}: too many commands of this mount wait for I/O already: let them "
+                              "end (a suspended device? a full pool?) or interrupt them",
+                              what)};
+}
 
 Outcome ControlExecutor::run(const Script& script, const RunOptions& options) {
   Outcome outcome;
@@ -92,6 +113,9 @@ Outcome ControlExecutor::run(const Script& script, const RunOptions& options) {
 
 Status ControlExecutor::execute(const Command& command, const RunOptions& options,
                                 std::string& reply) {
+  if (options.crowded && may_only_wait(command)) {
+    return crowded_status(verb_word(command.verb));
+  }
   if (!is_query(command.verb)) {
     return change(command, options, reply);
   }

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/engine.h"
@@ -24,12 +25,18 @@ struct Outcome {
 struct RunOptions {
   // Asked while something waits; true gives it up with EINTR.
   std::function<bool()> interrupted;
+  // So many commands wait already that only those are run which do not wait for I/O, or which may
+  // end the others' waits; else EAGAIN (fs/crowd.h).
+  bool crowded = false;
   // Whether a reply can be read; else queries are refused.
   bool may_reply = true;
   // The device whose table the same writer set just before: lines of it that come now were probably
   // meant to be of that table, and a refusal says so.
   std::string table_before;
 };
+
+// The refusal of one more command, where too many wait.
+Status crowded_status(std::string_view what);
 
 // What the executor cannot know of itself. Each may be empty.
 struct ExecutorHooks {

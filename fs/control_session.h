@@ -40,6 +40,8 @@ class ControlSession {
   // A descriptor of the file is closed: runs what is held. EINVAL where its last line is not
   // complete; it stays, since another descriptor may bring the rest.
   Outcome finish(const RunOptions& options);
+  // Refuses a write unseen: it has no effect, and what is buffered is dropped.
+  Outcome refuse(Status status);
   // Whether finish() has anything to do.
   [[nodiscard]] bool holds() const { return !collecting_ && !buffer_.empty(); }
   // What was neither committed nor finished is dropped, which the log says.
@@ -58,7 +60,6 @@ class ControlSession {
   Outcome run_all(std::span<const Piece> pieces, const RunOptions& options);
   // Forgets what is buffered, a transaction that has begun included.
   void drop();
-  Outcome refuse(Status status);
   Outcome run(std::string_view text, const RunOptions& options);
   Status run_bare(std::string_view text, const RunOptions& options);
 

@@ -118,10 +118,22 @@ Status TextFile::write(std::string_view data, std::uint64_t offset, bool cut,
   RunOptions all = options;
   all.may_reply = access_.read;
   Outcome outcome = take(data, cut, all);
+  // A failed write does not move the writer's position.
+  const std::uint64_t next = outcome.status.ok() ? offset + data.size() : offset;
+  return end_write(std::move(outcome), next);
+}
+
+Status TextFile::refuse(Status status, std::uint64_t offset) {
+  const std::lock_guard lock(mutex_);
+  Outcome outcome = session_.refuse(std::move(status));
+  holds_.store(session_.holds(), std::memory_order_release);
+  return end_write(std::move(outcome), offset);
+}
+
+Status TextFile::end_write(Outcome outcome, std::uint64_t next_offset) {
   if (replies_) {
     text_ = std::move(outcome.reply);
-    // A failed write does not move the writer's position.
-    reply_at_ = outcome.status.ok() ? offset + data.size() : offset;
+    reply_at_ = next_offset;
     base_.reset();
   } else {
     have_text_ = false;
@@ -157,7 +169,9 @@ Outcome TextFile::take(std::string_view data, bool cut, const RunOptions& option
   } else {
     Result<Command> command = parse_message(data);
     outcome.status = command.status().with_context(device_->name());
-    if (command.ok()) {
+    if (command.ok() && options.crowded) {
+      outcome.status = crowded_status(device_->name());
+    } else if (command.ok()) {
       Result<std::string> answer =
           executor_.message(device_->name(), command->sector, command->operands);
       outcome.status = answer.status();

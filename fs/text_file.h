@@ -31,6 +31,8 @@ class TextFile {
   Result<std::string> read(std::uint64_t offset, std::size_t size);
   // The reply can be read afterwards, from offset 0 or from the position behind the write.
   Status write(std::string_view data, std::uint64_t offset, bool cut, const RunOptions& options);
+  // Refuses a write as if it had failed: its reply is the status's sentence. Does not wait.
+  Status refuse(Status status, std::uint64_t offset);
   // A descriptor is closed: runs what a write left for now (ControlSession::finish).
   Status finish(const RunOptions& options);
   // Whether finish() has anything to do. Any thread.
@@ -43,6 +45,8 @@ class TextFile {
 
  private:
   Result<std::string> make_text();
+  // mutex_ held: the end of a write.
+  Status end_write(Outcome outcome, std::uint64_t next_offset);
   Outcome take(std::string_view data, bool cut, const RunOptions& options);
 
   ControlExecutor& executor_;

@@ -282,5 +282,27 @@ TEST(ControlSession, SaysWhoServesADevice) {
   EXPECT_EQ(served(), "engine; no passthrough: it rains\n");
 }
 
+TEST(ControlSession, InACrowdRunsWhatDoesNotWaitOrEndsWaits) {
+  World world;
+  world.control_ok("disk: 0 16 zero\nload disk: 0 32 zero");
+  RunOptions options;
+  options.crowded = true;
+  ControlSession session(world.executor, ControlSession::Kind::kControl, nullptr);
+  for (const char* taken : {"resume disk", "list", "table", "load disk: 0 8 zero", "clear disk",
+                            "disk: 0 24 zero", "wipe_table disk", "remove --force disk"}) {
+    const Outcome outcome = session.write(taken, ControlSession::Rest::kNone, options);
+    EXPECT_TRUE(outcome.status.ok()) << taken << ": " << outcome.status.message();
+  }
+  world.control_ok("disk: 0 16 zero");
+  const std::string before = world.state();
+  for (const char* refused :
+       {"suspend disk", "message disk 0 hello", "status", "remove disk", "remove_all"}) {
+    const Outcome outcome = session.write(refused, ControlSession::Rest::kNone, options);
+    EXPECT_EQ(outcome.status.error(), EAGAIN) << refused;
+    EXPECT_NE(outcome.reply.find("too many commands"), std::string::npos) << outcome.reply;
+  }
+  EXPECT_EQ(world.state(), before);
+}
+
 }  // namespace
 }  // namespace mapperfs

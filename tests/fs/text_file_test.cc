@@ -125,5 +125,34 @@ TEST(TextFile, SendsMessages) {
   EXPECT_EQ(whole(*message), "disk: message: Empty message received.\n");
 }
 
+TEST(TextFile, SaysWhyAWriteIsRefusedUnseen) {
+  World world;
+  const std::unique_ptr<TextFile> file = world.open(FileKind::kControl, "", true, true);
+  EXPECT_EQ(file->refuse(crowded_status("control"), 0).error(), EAGAIN);
+  EXPECT_NE(whole(*file).find("control: too many commands"), std::string::npos);
+  EXPECT_NE(world.engine.log().text().find("too many commands"), std::string::npos);
+}
+
+TEST(TextFile, DropsWhatItHoldsWithAWriteThatIsRefused) {
+  World world;
+  const std::unique_ptr<TextFile> file = world.open(FileKind::kControl, "", false, true);
+  const std::string piece = "create disk\n" + std::string(500, '#');
+  ASSERT_EQ(piece.size() % kSectorBytes, 0U);
+  ASSERT_TRUE(file->write(piece, 0, false, {}).ok());
+  ASSERT_TRUE(file->holds());
+  EXPECT_EQ(file->refuse(crowded_status("control"), piece.size()).error(), EAGAIN);
+  EXPECT_FALSE(file->holds());
+  EXPECT_EQ(world.ask("list"), "");
+}
+
+TEST(TextFile, TakesNoMessageInACrowd) {
+  World world;
+  world.control_ok("disk: 0 16 zero");
+  RunOptions options;
+  options.crowded = true;
+  const std::unique_ptr<TextFile> file = world.open(FileKind::kMessage, "disk", true, true);
+  EXPECT_EQ(file->write("hello", 0, false, options).error(), EAGAIN);
+}
+
 }  // namespace
 }  // namespace mapperfs
