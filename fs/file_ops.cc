@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fuse_lowlevel.h>
 #include <poll.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -108,14 +109,22 @@ void FileSystem::read(fuse_req* req, std::uint64_t ino, std::size_t size, off_t 
   MFS_ASSERT(Inode::of(ino).kind != FileKind::kDevice);
   const auto from = static_cast<std::uint64_t>(offset);
   TextFile& file = text_handle(fi);
-  control_.post([this, req, &file, size, from] {
-    Result<std::string> text = file.read(from, size);
-    if (text.ok()) {
-      static_cast<void>(fuse_reply_buf(req, text->data(), text->size()));
-    } else {
-      reply_status(req, text.status(), "read");
-    }
-  });
+  const auto make = [this, req, &file, size, from](Room room) -> Reply {
+    Result<std::string> text =
+        room == Room::kAll ? file.read(from, size) : Result<std::string>(crowded_status("status"));
+    return [this, req, answer = std::move(text)] {
+      if (answer.ok()) {
+        static_cast<void>(fuse_reply_buf(req, answer->data(), answer->size()));
+      } else {
+        reply_status(req, answer.status(), "read");
+      }
+    };
+  };
+  if (file.kind() == FileKind::kStatus) {
+    run_command(make);  // a target may commit before it says how it is
+  } else {
+    control_.post([make] { make(Room::kAll)(); });
+  }
 }
 
 void FileSystem::serve_io(IoRequest& io, const IoCall& call) noexcept {
@@ -201,20 +210,48 @@ void FileSystem::write(fuse_req* req, std::uint64_t ino, const char* data, std::
   write_text(req, text_handle(fi), data, size, static_cast<std::uint64_t>(offset));
 }
 
+void FileSystem::run_command(std::function<Reply(Room)> command) {
+  unsigned core = 0;
+  std::size_t places = 0;
+  if (transport_.name() == "io_uring") {
+    // A ring's thread stays on the core whose requests it takes. Half its places are for
+    // asynchronous I/O, half of what is left for commands.
+    core = static_cast<unsigned>(std::max(0, ::sched_getcpu()));
+    places = std::max<std::size_t>(1, transport_.max_background() / 2);
+  }
+  const Room room = crowd_.enter(core, places);
+  if (room != Room::kNone) {
+    if (commands_.try_post([this, core, room, command] {
+          const Reply reply = command(room);
+          crowd_.leave(core);  // first: who has the answer may come again at once
+          reply();
+        })) {
+      return;
+    }
+    crowd_.leave(core);  // the system has no thread for it
+  }
+  control_.post([command = std::move(command)] { command(Room::kNone)(); });
+}
+
+RunOptions FileSystem::run_options(fuse_req* req, Room room) const {
+  RunOptions options;
+  options.crowded = room != Room::kAll;
+  options.interrupted = [this, req] {
+    return stopping_.load(std::memory_order_acquire) || fuse_req_interrupted(req) != 0;
+  };
+  return options;
+}
+
 void FileSystem::write_text(fuse_req* req, TextFile& file, const char* data, std::size_t size,
                             std::uint64_t offset) {
   const bool cut = size > whole_write_.load(std::memory_order_relaxed);
-  control_.post([this, req, &file, text = std::string(data, size), offset, cut] {
-    RunOptions options;
-    options.interrupted = [this, req] {
-      return stopping_.load(std::memory_order_acquire) || fuse_req_interrupted(req) != 0;
+  run_command([this, req, &file, text = std::string(data, size), offset, cut](Room room) -> Reply {
+    const Status status = room == Room::kNone
+                              ? file.refuse(crowded_status("control"), offset)
+                              : file.write(text, offset, cut, run_options(req, room));
+    return [req, error = status.error(), size = text.size()] {
+      static_cast<void>(error == 0 ? fuse_reply_write(req, size) : fuse_reply_err(req, error));
     };
-    const Status status = file.write(text, offset, cut, options);
-    if (status.ok()) {
-      static_cast<void>(fuse_reply_write(req, text.size()));
-    } else {
-      static_cast<void>(fuse_reply_err(req, status.error()));
-    }
   });
 }
 
@@ -222,13 +259,12 @@ void FileSystem::flush(fuse_req* req, std::uint64_t ino, const fuse_file_info& f
   if (Inode::of(ino).kind == FileKind::kDevice) {
     open_devices_.set_flushed(device_handle(fi), true);
   } else if (TextFile& file = text_handle(fi); file.holds()) {
-    control_.post([this, req, &file] {
-      RunOptions options;
+    run_command([this, req, &file](Room room) -> Reply {
+      RunOptions options = run_options(req, room);
       options.may_reply = false;
-      options.interrupted = [this, req] {
-        return stopping_.load(std::memory_order_acquire) || fuse_req_interrupted(req) != 0;
-      };
-      static_cast<void>(fuse_reply_err(req, file.finish(options).error()));
+      const Status status =
+          room == Room::kNone ? file.refuse(crowded_status("control"), 0) : file.finish(options);
+      return [req, error = status.error()] { static_cast<void>(fuse_reply_err(req, error)); };
     });
     return;
   }

@@ -160,6 +160,7 @@ FileSystem::FileSystem(Engine& engine, Transport& transport, Options options)
                  [this](MappedDevice& device) { return open_devices_.await_closes(device); },
                  [this](MappedDevice& device) { table_changed(device); }}),
       control_("mfs-control", kControlThreads),
+      commands_("mfs-command", Crowd::kMost),
       slow_("mfs-slow", kSlowThreads) {
   notes_.set_default_passthrough(options_.passthrough);
   engine_.set_observer(this);
@@ -169,6 +170,7 @@ FileSystem::~FileSystem() { engine_.set_observer(nullptr); }
 
 void FileSystem::finish() {
   control_.stop();
+  commands_.stop();
   slow_.stop();
   open_devices_.end_passthrough();
   pollers_.worker().drain();

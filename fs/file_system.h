@@ -2,10 +2,13 @@
 //
 // Threads. Requests come on the transport's threads, which must never wait: for I/O, for a lock
 // that is held across I/O, for a control operation. What is done at once: look-ups, attributes,
-// reads, aligned writes, flushes. Everything else goes to one of two pools:
-//   control_  what a user asked for through control and sys/, mkdir, rm, mv
-//   slow_     work for an open device that waits for its I/O (unaligned writes, fallocate, seeks)
-// They are two, so that work which waits for a suspended device never keeps the `resume` out.
+// reads, aligned writes, flushes. Everything else goes to one of three pools:
+//   commands_  what is written to control and sys/, and whatever may wait as such a command may
+//   control_   opens, closes, texts, mkdir, rm, mv, seeks: what does not wait for long
+//   slow_      work for an open device that waits for its I/O (unaligned writes, fallocate)
+// They are three, so that work which waits for a suspended device never keeps the `resume` out, nor
+// commands that wait the opening of a file. A command never queues: it has a thread or is refused
+// (crowd.h).
 //
 // Reads, writes and fsyncs of device files come through serve_io(), past libfuse; the operations of
 // the same name are those of texts.
@@ -25,6 +28,7 @@
 
 #include "engine/engine.h"
 #include "fs/control_executor.h"
+#include "fs/crowd.h"
 #include "fs/device_notes.h"
 #include "fs/inode.h"
 #include "fs/io_request.h"
@@ -140,6 +144,14 @@ class FileSystem final : public EngineObserver, public RequestHandler {
                     bool sync);
   void write_edges(IoRequest& io, OpenDevice& open, std::size_t size, std::uint64_t offset,
                    std::uint8_t flags);
+  // Runs a command, or what may wait as one does, on a thread of its own, then what it returns,
+  // which answers. Where there is no room for it the command refuses itself without waiting.
+  using Reply = std::function<void()>;
+  void run_command(std::function<Reply(Room)> command);
+  [[nodiscard]] RunOptions run_options(fuse_req* req, Room room) const;
+  // The end of `rm` and `rmdir`; a thread of control_.
+  void remove_device(fuse_req* req, const std::string& name, std::uint64_t serial,
+                     const char* what);
   void write_text(fuse_req* req, TextFile& file, const char* data, std::size_t size,
                   std::uint64_t offset);
   [[nodiscard]] std::string version_text() const;
@@ -157,6 +169,7 @@ class FileSystem final : public EngineObserver, public RequestHandler {
   std::atomic<std::uint32_t> whole_write_{0};
   std::atomic<std::uint32_t> kernel_protocol_{0};
   std::atomic<bool> stopping_{false};
+  std::atomic<std::uint64_t> visits_{1};  // look-ups of files with a node per visit
 
   mutable std::mutex blocks_mutex_;
   std::unordered_map<std::uint64_t, BlocksKnown> blocks_;  // by serial; blocks_mutex_
@@ -166,7 +179,9 @@ class FileSystem final : public EngineObserver, public RequestHandler {
   OpenDevices open_devices_;
   Pollers pollers_;
   ControlExecutor executor_;
+  Crowd crowd_;
   ThreadPool control_;
+  ThreadPool commands_;
   ThreadPool slow_;
 };
 

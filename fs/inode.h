@@ -1,5 +1,15 @@
 // Inode numbers: a device's serial and which of its files. Serials are never used twice, so no
 // inode number ever means another file than it did before.
+//
+// Node numbers are what the kernel and we call a file by. For most they are the inode numbers. A
+// text that takes commands has a new one for each look-up: the kernel holds a lock of its node over
+// a write, a truncation and a close, and a command that waits must not keep out the one that ends
+// its wait. What programs see of such a file is the inode number, always the same.
+//
+//   bits 63..28 serial   27..8 visit   7..0 kind      a device's files
+//   bits                 63..8 visit   7..0 kind      the mount's own files
+//
+// Visits wrap around: two look-ups that far apart share a node, and would wait for each other.
 #pragma once
 
 #include <array>
@@ -33,15 +43,26 @@ enum class FileKind : std::uint8_t {
 };
 
 struct Inode {
-  std::uint64_t serial = 0;  // 0 for the mount's own files
+  std::uint64_t serial = 0;  // 0 for the mount's own files; below 2^kSerialBits
   FileKind kind = FileKind::kNone;
 
   static constexpr unsigned kKindBits = 8;
+  static constexpr unsigned kVisitBits = 20;
+  static constexpr unsigned kSerialBits = 64 - kVisitBits - kKindBits;
+  static constexpr unsigned kSerialAt = kVisitBits + kKindBits;
+  // The inode number, and the node number of files whose nodes stay.
   [[nodiscard]] constexpr std::uint64_t number() const {
-    return serial << kKindBits | static_cast<std::uint64_t>(kind);
+    return serial << kSerialAt | static_cast<std::uint64_t>(kind);
   }
-  static constexpr Inode of(std::uint64_t number) {
-    return {number >> kKindBits, static_cast<FileKind>(number & ((1U << kKindBits) - 1))};
+  // A node number that stands for this visit to the file.
+  [[nodiscard]] constexpr std::uint64_t node(std::uint64_t visit) const {
+    const std::uint64_t bits = serial == 0 ? visit : visit & ((1ULL << kVisitBits) - 1);
+    return number() | bits << kKindBits;
+  }
+  // The file that a node number or an inode number stands for.
+  static constexpr Inode of(std::uint64_t node) {
+    const auto kind = static_cast<FileKind>(node & ((1U << kKindBits) - 1));
+    return {kind < FileKind::kDevice ? 0 : node >> kSerialAt, kind};
   }
 };
 static_assert(Inode{0, FileKind::kRoot}.number() == 1);
@@ -84,5 +105,8 @@ constexpr bool is_writable_text(FileKind kind) {
   }
   return false;
 }
+
+// Whether each look-up gives the file a node of its own.
+constexpr bool has_node_per_visit(FileKind kind) { return is_writable_text(kind); }
 
 }  // namespace mapperfs

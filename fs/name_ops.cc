@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <future>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -22,8 +25,12 @@ constexpr double kLongSeconds = 3600.0;
 // How long a count of allocated sectors is good enough for st_blocks.
 constexpr std::uint64_t kBlocksKnownNs = 1000000000;
 constexpr blksize_t kPreferredIo = 4096;
+// How long `rm` waits for what is left to do when the name is gone.
+constexpr std::chrono::seconds kRemovePatience{1};
 
-double entry_timeout(Inode inode) { return inode.serial == 0 ? kLongSeconds : kAskAgain; }
+double entry_timeout(Inode inode) {
+  return inode.serial == 0 && !has_node_per_visit(inode.kind) ? kLongSeconds : kAskAgain;
+}
 double attr_timeout(Inode inode) {
   return inode.kind == FileKind::kDevice ? kAskAgain : kLongSeconds;
 }
@@ -121,7 +128,9 @@ void FileSystem::reply_entry(fuse_req* req, Inode inode) {
     static_cast<void>(fuse_reply_err(req, ENOENT));
     return;
   }
-  entry.ino = inode.number();
+  entry.ino = has_node_per_visit(inode.kind)
+                  ? inode.node(visits_.fetch_add(1, std::memory_order_relaxed))
+                  : inode.number();
   entry.attr_timeout = attr_timeout(inode);
   entry.entry_timeout = entry_timeout(inode);
   static_cast<void>(fuse_reply_entry(req, &entry));
@@ -259,9 +268,31 @@ void FileSystem::remove(fuse_req* req, std::uint64_t parent, const char* name, b
     static_cast<void>(fuse_reply_err(req, EPERM));
     return;
   }
-  control_.post([this, req, device_name = std::string(name), directory] {
-    reply_status(req, executor_.remove(device_name, false), directory ? "rmdir" : "rm");
+  control_.post([this, req, device_name = std::string(name), serial = inode.serial, directory] {
+    remove_device(req, device_name, serial, directory ? "rmdir" : "rm");
   });
+}
+
+// The kernel keeps the folder to itself until it has the answer: no name in it can be looked up,
+// `control` least of all. So once the device's name is gone, what is left to do (a target that
+// commits for the last time) holds the answer up for a moment only.
+void FileSystem::remove_device(fuse_req* req, const std::string& name, std::uint64_t serial,
+                               const char* what) {
+  const auto promise = std::make_shared<std::promise<Status>>();
+  std::future<Status> end = promise->get_future();
+  if (!commands_.try_post(
+          [this, promise, name] { promise->set_value(executor_.remove(name, false)); })) {
+    reply_status(req, crowded_status(name), what);
+    return;
+  }
+  while (end.wait_for(kRemovePatience) != std::future_status::ready) {
+    if (engine_.find_serial(serial) == nullptr) {
+      engine_.log().add(fmt::format("{}: {} is gone, but its end waits for I/O", what, name));
+      static_cast<void>(fuse_reply_err(req, 0));
+      return;
+    }
+  }
+  reply_status(req, end.get(), what);
 }
 
 void FileSystem::rename(fuse_req* req, std::uint64_t parent, const char* name,
@@ -331,8 +362,8 @@ void FileSystem::readdir(fuse_req* req, std::size_t size, off_t offset, const fu
     if (!fill_attr(item.inode, entry.attr)) {
       continue;  // removed since the directory was opened
     }
-    // The dots are not looked up, which inode number 0 says.
-    entry.ino = dots ? 0 : item.inode.number();
+    // What is not looked up has node number 0: the dots, and what each look-up makes a node for.
+    entry.ino = dots || has_node_per_visit(item.inode.kind) ? 0 : item.inode.number();
     entry.attr_timeout = attr_timeout(item.inode);
     entry.entry_timeout = entry_timeout(item.inode);
     const auto next = static_cast<off_t>(i + 1);
