@@ -74,6 +74,9 @@ void FileDevice::adopt(UniqueFd fd, bool writable) {
   files->facts = probe_file(fd.get(), names_.path, writable, files->direct);
   files->buffered = std::move(fd);
   files->writable = writable;
+  if (files->facts.speed == FileSpeed::kBuffered && writable) {
+    files->synced = reopen_file(files->buffered.get(), names_.path, writable, 0);
+  }
   if (files->facts.speed == FileSpeed::kDirect) {
     // The tries with RWF_NOWAIT start reads that nobody waits for: let them be no longer than
     // asked.

@@ -34,6 +34,8 @@
 //
 // Flush: one fdatasync at a time serves all flushes that were waiting when it began; those that
 // come later wait for the next. With libaio it is an IOCB_CMD_FDSYNC. FUA writes carry RWF_DSYNC.
+// That pages could not be written back the kernel tells each descriptor once: only flushes sync by
+// the buffered one, so that no FUA write is told in their place.
 //
 // A file that shrinks gives kIoError for what it lost. Writes would make it grow again: they look
 // at the size first, once in a tick of the coarse clock (4 ms at most 10), so that another
@@ -111,6 +113,7 @@ class FileDevice final : public AioDevice {
   struct Files {
     UniqueFd buffered;
     UniqueFd direct;
+    UniqueFd synced;  // kBuffered: of FUA writes
     FileFacts facts;
     bool writable = false;
   };
@@ -142,6 +145,9 @@ class FileDevice final : public AioDevice {
   [[nodiscard]] BlkStatus write_zeroes_blocking(const Bio& bio) noexcept;
   [[nodiscard]] BlkStatus write_zeroes_by_hand(const Bio& bio, const Files& files) const noexcept;
   [[nodiscard]] BlkStatus sync_blocking() const noexcept;
+  // As write_all() of file_device_blocking.cc, through the page cache: 0 or an errno.
+  static int write_buffered(const Files& files, std::byte* data, std::size_t bytes,
+                            std::uint64_t offset, bool fua) noexcept;
 
   Env& env_;
   const Names names_;

@@ -102,14 +102,23 @@ BlkStatus FileDevice::transfer_blocking(const Bio& bio) const noexcept {
       return status;
     }
   }
-  const bool fua = (bio.flags & kBioFua) != 0;
   const int fd = now.buffered.get();
   if (now.facts.block_device && now.facts.speed == FileSpeed::kDirect) {
     drop_old_pages(fd, offset_of(bio), bio.len_bytes());
   }
   return blk_status_of_errno(
       bio.op == Op::kRead ? transfer_all(fd, true, bio.data, bio.len_bytes(), offset_of(bio), 0)
-                          : write_all(fd, bio.data, bio.len_bytes(), offset_of(bio), fua));
+                          : write_buffered(now, bio.data, bio.len_bytes(), offset_of(bio),
+                                           (bio.flags & kBioFua) != 0));
+}
+
+int FileDevice::write_buffered(const Files& now, std::byte* data, std::size_t bytes,
+                               std::uint64_t offset, bool fua) noexcept {
+  if (fua && !now.direct) {
+    return write_all(now.synced ? now.synced.get() : now.buffered.get(), data, bytes, offset, true);
+  }
+  const int error = transfer_all(now.buffered.get(), false, data, bytes, offset, 0);
+  return error == 0 && fua && ::fdatasync(now.direct.get()) != 0 ? errno : error;
 }
 
 // Direct I/O through memory that is aligned as the file wants it, unless the bio's own is. Answers
@@ -193,7 +202,8 @@ BlkStatus FileDevice::write_zeroes_blocking(const Bio& bio) noexcept {
   if (result != 0) {
     return write_zeroes_by_hand(bio, now);
   }
-  if ((bio.flags & kBioFua) != 0 && ::fdatasync(fd) != 0) {
+  const int synced = now.direct ? now.direct.get() : now.synced ? now.synced.get() : fd;
+  if ((bio.flags & kBioFua) != 0 && ::fdatasync(synced) != 0) {
     return blk_status_of_errno(errno);
   }
   return BlkStatus::kOk;
@@ -203,11 +213,12 @@ BlkStatus FileDevice::write_zeroes_by_hand(const Bio& bio, const Files& now) con
   alignas(4096) static std::array<std::byte, 64 * 1024> zeroes{};  // never written
   const bool direct =
       now.facts.speed == FileSpeed::kDirect && is_whole_blocks(bio, now.facts.offset_align);
-  const int fd = direct ? now.direct.get() : now.buffered.get();
+  const bool fua = (bio.flags & kBioFua) != 0;
   for (std::size_t done = 0; done < bio.len_bytes(); done += zeroes.size()) {
     const std::size_t bytes = std::min(zeroes.size(), bio.len_bytes() - done);
-    const int error =
-        write_all(fd, zeroes.data(), bytes, offset_of(bio) + done, (bio.flags & kBioFua) != 0);
+    const std::uint64_t at = offset_of(bio) + done;
+    const int error = direct ? write_all(now.direct.get(), zeroes.data(), bytes, at, fua)
+                             : write_buffered(now, zeroes.data(), bytes, at, fua);
     if (error != 0) {
       return blk_status_of_errno(error);
     }

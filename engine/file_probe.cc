@@ -25,20 +25,6 @@ bool is_memory_file_system(const struct statfs& fs) {
   return type == TMPFS_MAGIC || type == RAMFS_MAGIC;
 }
 
-// A second descriptor of the same file: file status flags belong to the open file, and buffered and
-// direct transfers are wanted at the same time.
-UniqueFd reopen_direct(int fd, const std::string& path, bool writable) {
-  const int access = writable ? O_RDWR : O_RDONLY;
-  UniqueFd direct(::open(path.c_str(), access | O_DIRECT | O_CLOEXEC | O_NOFOLLOW));
-  struct stat ours {};
-  struct stat theirs {};
-  if (!direct || ::fstat(fd, &ours) != 0 || ::fstat(direct.get(), &theirs) != 0 ||
-      ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino) {
-    return {};
-  }
-  return direct;
-}
-
 void probe_alignment(int direct_fd, FileFacts& facts) {
   facts.memory_align = 512;
   facts.offset_align = facts.limits.logical_block_size;
@@ -146,6 +132,18 @@ sector_t file_size_sectors(int fd, bool block_device) {
   return ::fstat(fd, &st) == 0 ? static_cast<std::uint64_t>(st.st_size) >> kSectorShift : 0;
 }
 
+UniqueFd reopen_file(int fd, const std::string& path, bool writable, int flags) {
+  const int access = writable ? O_RDWR : O_RDONLY;
+  UniqueFd again(::open(path.c_str(), access | flags | O_CLOEXEC | O_NOFOLLOW));
+  struct stat ours {};
+  struct stat theirs {};
+  if (!again || ::fstat(fd, &ours) != 0 || ::fstat(again.get(), &theirs) != 0 ||
+      ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino) {
+    return {};
+  }
+  return again;
+}
+
 FileFacts probe_file(int fd, const std::string& path, bool writable, UniqueFd& direct) {
   FileFacts facts;
   struct stat st {};
@@ -165,7 +163,9 @@ FileFacts probe_file(int fd, const std::string& path, bool writable, UniqueFd& d
       return facts;
     }
   }
-  direct = reopen_direct(fd, path, writable);
+  // File status flags belong to the open file, and buffered and direct transfers are wanted at the
+  // same time.
+  direct = reopen_file(fd, path, writable, O_DIRECT);
   if (!direct) {
     return facts;
   }

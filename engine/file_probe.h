@@ -31,6 +31,10 @@ struct FileFacts {
   QueueLimits limits;
 };
 
+// The open file `fd` once more, at `path`, with `flags` besides the access mode; nothing where that
+// is another file by now.
+UniqueFd reopen_file(int fd, const std::string& path, bool writable, int flags);
+
 // Asks about the open file `fd` (`path` for a second open). `direct` is set to a descriptor with
 // O_DIRECT where the speed is kDirect. `writable`: fd is open for writing.
 FileFacts probe_file(int fd, const std::string& path, bool writable, UniqueFd& direct);

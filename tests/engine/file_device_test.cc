@@ -643,6 +643,35 @@ TEST_F(FileDeviceOnLoop, SectorsOfA4kDiskAreReadFromTheDiskEachTime) {
   EXPECT_EQ(std::memcmp(one.data(), data.data() + std::size_t{3} * 512, 512), 0);
 }
 
+// The kernel tells each descriptor once that pages could not be written back.
+TEST(FileDevice, AFlushTellsOfDataThatAFuaWriteFoundLost) {
+  const TempDir dir;
+  if (::mount("none", dir.path().c_str(), "tmpfs", 0, "size=64k") != 0) {
+    GTEST_SKIP() << "mount: " << errno_name(errno);
+  }
+  bool has_loop = false;
+  {
+    const LoopDevice loop(dir.make_file("image", 1 << 20), 4096);
+    Buffer rest(1024);
+    const UniqueFd full(::open((dir / "rest").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    EXPECT_GT(::write(full.get(), rest.data(), rest.size()), 0) << "takes what room there is";
+    has_loop = loop.ok();
+    if (has_loop) {
+      const auto env = make_real_env();
+      auto device = open_device(*env, loop.path());
+      Buffer data(1);
+      EXPECT_EQ(run(*device, Op::kWrite, 3, 1, data.data()), BlkStatus::kOk) << "to the cache";
+      EXPECT_NE(run(*device, Op::kWrite, 4, 1, data.data(), kBioFua), BlkStatus::kOk);
+      EXPECT_NE(run(*device, Op::kFlush, 0, 0), BlkStatus::kOk) << "sector 3 is lost";
+      EXPECT_EQ(run(*device, Op::kFlush, 0, 0), BlkStatus::kOk) << "is told once";
+    }
+  }
+  ::umount2(dir.path().c_str(), MNT_DETACH);
+  if (!has_loop) {
+    GTEST_SKIP() << "no loop device with blocks of 4096 bytes";
+  }
+}
+
 TEST_F(FileDeviceOnLoop, EndOfTheDeviceIsAnError) {
   Buffer data(8);
   EXPECT_EQ(run(*device_, Op::kRead, kSectors, 8, data.data()), BlkStatus::kIoError);
