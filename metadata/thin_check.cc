@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -122,6 +123,9 @@ class Checker {
     if (!s.ok()) {
       return s;
     }
+    if (prefix == kHeldPrefix) {
+      check_held_root(records.size());
+    }
     for (std::size_t i = 0; i < records.size(); ++i) {
       const auto& [number, value] = records[i];
       Status checked =
@@ -131,6 +135,21 @@ class Checker {
       }
     }
     return {};
+  }
+
+  // A metadata snapshot of a pool without devices holds none.
+  void check_held_root(std::size_t held_devices) {
+    if (superblock_.held_root == 0 && held_devices != 0) {
+      damage(fmt::format("{} devices are held, but there is no metadata snapshot", held_devices));
+    }
+    if (superblock_.held_root >= superblock_.next_page) {
+      damage(fmt::format("metadata snapshot {}: its number was not given out yet",
+                         superblock_.held_root));
+    }
+    if (superblock_.held_root != 0 && superblock_.held_time > superblock_.time) {
+      damage(fmt::format("the metadata snapshot is of time {}, the pool's is {}",
+                         superblock_.held_time, superblock_.time));
+    }
   }
 
   Status check_dead(std::uint64_t number, const std::string& value) {
@@ -366,26 +385,35 @@ class Checker {
     return s;
   }
 
+  // How many blocks a page of counts counts.
+  [[nodiscard]] std::uint16_t blocks_in(std::uint64_t page) const {
+    const std::uint64_t begin = page * kRefsPerPage;
+    return static_cast<std::uint16_t>(
+        begin >= data_counts_.size()
+            ? 0
+            : std::min<std::uint64_t>(kRefsPerPage, data_counts_.size() - begin));
+  }
+  // Where there is no page of counts nothing was ever allocated.
+  [[nodiscard]] std::uint16_t free_in(std::uint64_t page) const {
+    const auto it = free_.find(page);
+    return it == free_.end() ? blocks_in(page) : it->second;
+  }
+
   Status check_data_counts() {
     const std::uint64_t nr_pages = (data_counts_.size() + kRefsPerPage - 1) / kRefsPerPage;
-    free_.resize(nr_pages);
-    for (std::uint64_t number = 0; number < nr_pages; ++number) {
-      free_[number] = static_cast<std::uint16_t>(
-          std::min<std::uint64_t>(kRefsPerPage, data_counts_.size() - number * kRefsPerPage));
-    }
-    std::vector<bool> has_page(nr_pages, false);
     Status s =
         each_count_page(PageKind::kDataRefs, [&](std::uint64_t number, const DecodedPage& page) {
           progress("data blocks", number, nr_pages);
+          if (number < nr_pages) {
+            free_.emplace(number, blocks_in(number));
+          }
           for (unsigned i = 0; i < kRefsPerPage; ++i) {
             check_data_block(number * kRefsPerPage + i, count_in(page.words, i));
           }
-          if (number < nr_pages) {
-            has_page[number] = true;
-          }
         });
-    for (std::uint64_t block = 0; s.ok() && block < data_counts_.size(); ++block) {
-      if (!has_page[block / kRefsPerPage]) {
+    for (std::uint64_t block = data_counts_.next(0); s.ok() && block < data_counts_.size();
+         block = data_counts_.next(block + 1)) {
+      if (!free_.contains(block / kRefsPerPage)) {
         check_data_block(block, 0);
       }
     }
@@ -401,7 +429,7 @@ class Checker {
     }
     const std::uint32_t counted = data_counts_.at(block);
     if (recorded != 0) {
-      --free_[block / kRefsPerPage];
+      --free_.at(block / kRefsPerPage);
     }
     report.used_data_blocks += counted != 0 ? 1 : 0;
     if (recorded < counted) {
@@ -413,29 +441,38 @@ class Checker {
   }
 
   Status check_summaries() {
-    std::map<std::uint64_t, Summary> summaries;
     Status s = store_.scan({&kSummaryPrefix, 1}, [&](std::string_view key, std::string_view value) {
       const std::optional<std::uint64_t> number = number_of_key(key);
       auto summary = decode_summary(value);
       if (!number.has_value() || !summary.ok()) {
         damage("a summary of free blocks is damaged");
-      } else {
-        summaries.emplace(*number, *summary);
+        return true;
+      }
+      summaries_.insert(*number);
+      for (std::uint64_t i = 0; i < kSummaryPages; ++i) {
+        check_summary(*number * kSummaryPages + i, (*summary)[i]);
       }
       return true;
     });
-    for (std::uint64_t page = 0; s.ok() && page < free_.size(); ++page) {
-      const auto it = summaries.find(page / kSummaryPages);
-      // Without a record nothing was ever allocated there.
-      const std::uint64_t full =
-          std::min<std::uint64_t>(kRefsPerPage, data_counts_.size() - page * kRefsPerPage);
-      const std::uint64_t said = it == summaries.end() ? full : it->second[page % kSummaryPages];
-      if (said != free_[page]) {
-        damage(fmt::format("data blocks {} to {}: the summary says that {} are free, but {} are",
-                           page * kRefsPerPage, page * kRefsPerPage + full - 1, said, free_[page]));
+    for (const auto& [page, free] : free_) {
+      if (s.ok() && !summaries_.contains(page / kSummaryPages)) {
+        check_summary(page, blocks_in(page));  // without a record all are free
       }
     }
     return s;
+  }
+
+  void check_summary(std::uint64_t page, std::uint64_t said) {
+    const std::uint64_t begin = page * kRefsPerPage;
+    if (said != 0 && begin >= data_counts_.size()) {
+      damage(
+          fmt::format("data blocks from {}: the summary says that {} are free, but they are past "
+                      "the end",
+                      begin, said));
+    } else if (said != free_in(page)) {
+      damage(fmt::format("data blocks {} to {}: the summary says that {} are free, but {} are",
+                         begin, begin + blocks_in(page) - 1, said, free_in(page)));
+    }
   }
 
   // Only leaks: they are mended by writing the counts that were found.
@@ -487,19 +524,20 @@ class Checker {
         return block < data_counts_.size() ? data_counts_.at(block) : 0U;
       });
     });
-    for (std::uint64_t page = 0; page < free_.size(); ++page) {
-      std::uint16_t free = 0;
-      for (std::uint64_t block = page * kRefsPerPage;
-           block < std::min(data_counts_.size(), (page + 1) * kRefsPerPage); ++block) {
-        free = static_cast<std::uint16_t>(free + (data_counts_.at(block) == 0 ? 1 : 0));
+    for (auto& [page, free] : free_) {
+      free = 0;
+      for (std::uint64_t i = 0; i < blocks_in(page); ++i) {
+        const bool is_free = data_counts_.at(page * kRefsPerPage + i) == 0;
+        free = static_cast<std::uint16_t>(free + (is_free ? 1 : 0));
       }
-      free_[page] = free;
+      summaries_.insert(page / kSummaryPages);
     }
-    for (std::uint64_t first = 0; first < free_.size(); first += kSummaryPages) {
+    for (const std::uint64_t number : summaries_) {
       Summary summary{};
-      std::copy_n(free_.begin() + static_cast<std::ptrdiff_t>(first),
-                  std::min<std::uint64_t>(kSummaryPages, free_.size() - first), summary.begin());
-      batch.put(number_key(kSummaryPrefix, first / kSummaryPages), encode(summary));
+      for (std::uint64_t i = 0; i < kSummaryPages; ++i) {
+        summary[i] = free_in(number * kSummaryPages + i);
+      }
+      batch.put(number_key(kSummaryPrefix, number), encode(summary));
     }
     superblock_.tree_pages = pages_.size();
     batch.put(kSuperblockKey, encode(superblock_));
@@ -513,8 +551,9 @@ class Checker {
   std::vector<std::uint64_t> orphans_;
   BlockCounts data_counts_;
   Writer writer_;
-  SparseBytes in_place_;             // blocks that some device takes for its own
-  std::vector<std::uint16_t> free_;  // as the counts say, by page of them
+  SparseBytes in_place_;                         // blocks that some device takes for its own
+  std::map<std::uint64_t, std::uint16_t> free_;  // as the counts say, by page of them
+  std::set<std::uint64_t> summaries_;            // that there are
 };
 
 }  // namespace

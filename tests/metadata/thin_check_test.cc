@@ -211,6 +211,42 @@ TEST(ThinCheck, FindsAWrongSummary) {
   patient.expect_damage("the summary says that 0 are free");
 }
 
+// Opening such a pool is refused.
+TEST(ThinCheck, FindsASummaryOfBlocksPastTheEnd) {
+  Patient patient;
+  thin::Summary summary{};
+  summary[3] = 1;
+  patient.set(thin::number_key(thin::kSummaryPrefix, 1), thin::encode(summary));
+  patient.expect_damage(
+      "data blocks from 525824: the summary says that 1 are free, but they are "
+      "past the end");
+  EXPECT_EQ(patient.pool.open().error(), EILSEQ);
+}
+
+TEST(ThinCheck, FindsHeldDevicesWithoutAMetadataSnapshot) {
+  Patient patient;
+  patient.set(thin::number_key(thin::kHeldPrefix, 9), thin::encode(thin::DeviceRecord()));
+  patient.expect_damage("1 devices are held, but there is no metadata snapshot");
+}
+
+TEST(ThinCheck, FindsAMetadataSnapshotThatWasNotMade) {
+  Patient patient;
+  thin::Superblock superblock;
+  superblock.data_block_size = 128;
+  superblock.nr_data_blocks = 1000;
+  superblock.time = 1;
+  superblock.next_page = 4;
+  superblock.tree_pages = 3;
+  superblock.held_root = 3;
+  patient.set(std::string(thin::kSuperblockKey), thin::encode(superblock));
+  EXPECT_TRUE(patient.check().clean()) << "it holds no device";
+  superblock.held_root = 4;
+  superblock.held_time = 2;
+  patient.set(std::string(thin::kSuperblockKey), thin::encode(superblock));
+  patient.expect_damage("metadata snapshot 4: its number was not given out yet");
+  patient.expect_damage("the metadata snapshot is of time 2, the pool's is 1");
+}
+
 TEST(ThinCheck, MendsLeaksAndClearsTheFlag) {
   Patient patient;
   patient.set_count(PageKind::kDataRefs, 0, 2);
