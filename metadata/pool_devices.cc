@@ -167,36 +167,43 @@ void PoolMetadata::bury(Root root) {
 }
 
 Result<bool> PoolMetadata::reclaim(std::size_t max_pages) {
-  for (std::size_t done = 0; done < max_pages && dead_count_ != 0; done += kReclaimHold) {
+  for (std::size_t done = 0; done < max_pages && dead_count_ != 0; ++done) {
     if (Status s = make_room(); !s.ok()) {
       return s;
     }
-    auto more = reclaim_some(kReclaimHold);
-    if (!more.ok()) {
-      return more;
+    if (Status s = reclaim_one(); !s.ok()) {
+      return s;
     }
   }
   return dead_count_ != 0;
 }
 
-Result<bool> PoolMetadata::reclaim_some(std::size_t steps) {
+Root PoolMetadata::first_dead() {
+  const std::lock_guard<std::mutex> lock(dead_mutex_);
+  return dead_.empty() ? Root{} : Root{dead_.begin()->second.load()};
+}
+
+// One page, read before anybody is kept waiting.
+Status PoolMetadata::reclaim_one() {
+  const Loaded loaded = trees_.load_for_reclaim(first_dead());
   const ShardedLock::ReadGuard inside(gate_);
   if (Status s = may_change(); !s.ok()) {
     return s;
   }
   const std::lock_guard<std::mutex> lock(dead_mutex_);
-  for (std::size_t i = 0; i < steps && !dead_.empty(); ++i) {
-    const auto dead = dead_.begin();
-    if (Status s = trees_.reclaim_step(dead->second); !s.ok()) {
-      return s.with_context(fmt::format("freeing the blocks of deleted device {}", dead->first));
-    }
-    if (dead->second.load() == 0) {
-      note_record(number_key(kDeadPrefix, dead->first), std::nullopt);
-      dead_.erase(dead);
-    }
+  if (dead_.empty()) {
+    return {};
   }
-  dead_count_ = dead_.size();
-  return !dead_.empty();
+  const auto dead = dead_.begin();
+  if (Status s = trees_.reclaim_step(dead->second); !s.ok()) {
+    return s.with_context(fmt::format("freeing the blocks of deleted device {}", dead->first));
+  }
+  if (dead->second.load() == 0) {
+    note_record(number_key(kDeadPrefix, dead->first), std::nullopt);
+    dead_.erase(dead);
+    dead_count_ = dead_.size();
+  }
+  return {};
 }
 
 std::vector<ThinDeviceDetails> PoolMetadata::devices() const {
@@ -251,10 +258,25 @@ Status PoolMetadata::set_transaction_id(std::uint64_t current, std::uint64_t nex
   return {};
 }
 
+std::vector<std::uint64_t> PoolMetadata::roots() const {
+  std::vector<std::uint64_t> roots;
+  const std::lock_guard<std::mutex> lock(state_mutex_);
+  for (const auto& [id, device] : devices_) {
+    if (const Root root{device->root.load()}; !root.empty()) {
+      roots.push_back(root.page());
+    }
+  }
+  return roots;
+}
+
 // One more reference to each root. All of it with the gate held for writing, so that the snapshot
-// is of one moment: some 100 ns a device.
+// is of one moment: some 100 ns a device. The counts are read before.
 Status PoolMetadata::reserve_metadata_snap() {
   const std::lock_guard<std::mutex> control(control_mutex_);
+  const auto loaded = CountPages::load_any(cache_, PageKind::kPageRefs, roots());
+  if (!loaded.ok()) {
+    return loaded.status();
+  }
   const ShardedLock::WriteGuard between(gate_);
   if (Status s = may_change(); !s.ok()) {
     return s;
@@ -263,17 +285,13 @@ Status PoolMetadata::reserve_metadata_snap() {
     return {EBUSY, "thin metadata: a metadata snapshot exists; release it first"};
   }
   std::vector<std::shared_ptr<DeviceState>> all;
-  std::vector<std::uint64_t> roots;
   {
     const std::lock_guard<std::mutex> lock(state_mutex_);
     for (const auto& [id, device] : devices_) {
       all.push_back(device);
-      if (const Root root{device->root.load()}; !root.empty()) {
-        roots.push_back(root.page());
-      }
     }
   }
-  auto pinned = CountPages::load(cache_, PageKind::kPageRefs, roots);
+  auto pinned = CountPages::load(cache_, PageKind::kPageRefs, roots());
   if (!pinned.ok()) {
     return pinned.status();
   }

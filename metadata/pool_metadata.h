@@ -116,7 +116,6 @@ class PoolMetadata final : public ThinMetadata {
   friend class Restorer;
   enum class Health { kGood, kFailed, kLost };
   static constexpr std::size_t kInlineReclaim = 64;  // pages that a deletion frees itself
-  static constexpr std::size_t kReclaimHold = 8;     // steps in one stay inside the gate
 
   Status format(std::uint32_t flags);
   Status load();
@@ -137,7 +136,9 @@ class PoolMetadata final : public ThinMetadata {
   std::shared_ptr<DeviceState> add_device(std::uint32_t id, const DeviceRecord& record);
   void bury(Root root);
   void reclaim_at_once();
-  Result<bool> reclaim_some(std::size_t steps);
+  Root first_dead();
+  Status reclaim_one();
+  [[nodiscard]] std::vector<std::uint64_t> roots() const;
 
   [[nodiscard]] bool open_has_changes() const noexcept;
   [[nodiscard]] std::uint64_t last_change() const noexcept;

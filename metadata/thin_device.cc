@@ -202,9 +202,9 @@ Status PoolMetadata::insert(const std::shared_ptr<DeviceState>& device, std::uin
   if (Status s = make_room(); !s.ok()) {
     return s;
   }
-  // Reads what is missing before anybody is kept waiting. Its errors come again below.
-  if (!trees_.find_cached(Root{device->root.load()}, virtual_block).has_value()) {
-    trees_.find(Root{device->root.load()}, virtual_block).status().ignore();
+  Loaded loaded;
+  if (!trees_.put_reads_nothing(Root{device->root.load()}, virtual_block)) {
+    loaded = trees_.load_for_put(Root{device->root.load()}, virtual_block);
   }
   const ShardedLock::ReadGuard inside(gate_);
   if (Status s = may_change(); !s.ok()) {
@@ -270,6 +270,7 @@ Status PoolMetadata::remove(const std::shared_ptr<DeviceState>& device, std::uin
     if (Status s = make_room(); !s.ok()) {
       return s;
     }
+    const Loaded loaded = trees_.load_for_remove(Root{device->root.load()}, begin, end);
     const ShardedLock::ReadGuard inside(gate_);
     if (Status s = may_change(); !s.ok()) {
       return s;

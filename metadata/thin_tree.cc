@@ -434,6 +434,111 @@ std::vector<PagePin> Trees::unlink(std::atomic<std::uint64_t>& root, Path& path)
   return empty;
 }
 
+// The page and the page of its count; false: it cannot be had.
+bool Trees::load_page(Loaded& loaded, std::uint64_t page, unsigned level) const {
+  auto pin = pin_page(page, level);
+  if (!pin.ok() || !load_counts(loaded, PageKind::kPageRefs, {page})) {
+    pin.status().ignore();
+    return false;
+  }
+  loaded.pages.push_back(pin.take());
+  return true;
+}
+
+bool Trees::load_counts(Loaded& loaded, PageKind kind,
+                        const std::vector<std::uint64_t>& numbers) const {
+  auto counts = CountPages::load_any(cache_, kind, numbers);
+  if (!counts.ok()) {
+    counts.status().ignore();
+    return false;
+  }
+  loaded.counts.push_back(counts.take());
+  return true;
+}
+
+// The path to a leaf; with the children's counts of all that would have to be copied, which are the
+// first shared page and all below it.
+void Trees::load_path(Loaded& loaded, Root root, std::uint64_t virtual_block) const {
+  if (!root.covers(virtual_block)) {
+    return;
+  }
+  bool shared = false;
+  std::uint64_t id = root.page();
+  for (unsigned level = root.height(); level-- > 0 && id != 0;) {
+    if (!load_page(loaded, id, level)) {
+      return;
+    }
+    const Page& page = *loaded.pages.back();
+    shared = shared || loaded.counts.back().page_of(id).count(id % kRefsPerPage) != 1;
+    if (shared) {
+      load_counts(loaded, level == 0 ? PageKind::kDataRefs : PageKind::kPageRefs,
+                  children_of(page));
+    }
+    id = page.word(index_at(virtual_block, level));
+  }
+}
+
+bool Trees::put_reads_nothing(Root root, std::uint64_t virtual_block) const noexcept {
+  const ShardedLock::ReadGuard guard(cache_.readers());
+  std::uint64_t id = root.covers(virtual_block) ? root.page() : 0;
+  for (unsigned level = root.height(); level-- > 0 && id != 0;) {
+    const Page* counts = cache_.find(PageKey::of(PageKind::kPageRefs, id / kRefsPerPage));
+    const Page* page = cache_.find(tree_key(id));
+    if (counts == nullptr || counts->count(id % kRefsPerPage) != 1 || page == nullptr) {
+      return false;
+    }
+    id = page->word(index_at(virtual_block, level));
+  }
+  // Of the leaf: what is mapped there loses an owner.
+  return id == 0 || cache_.find(PageKey::of(PageKind::kDataRefs,
+                                            Leaf::data_block(id) / kRefsPerPage)) != nullptr;
+}
+
+Loaded Trees::load_for_put(Root root, std::uint64_t virtual_block) const {
+  Loaded loaded;
+  load_path(loaded, root, virtual_block);
+  if (!loaded.pages.empty() && loaded.pages.back()->level == 0) {
+    const std::uint64_t word = loaded.pages.back()->word(index_at(virtual_block, 0));
+    if (word != 0) {
+      load_counts(loaded, PageKind::kDataRefs, {Leaf::data_block(word)});
+    }
+  }
+  return loaded;
+}
+
+Loaded Trees::load_for_remove(Root root, std::uint64_t begin, std::uint64_t end) const {
+  Loaded loaded;
+  auto leaf = next_leaf(root, begin);
+  if (!leaf.ok()) {
+    leaf.status().ignore();
+    return loaded;
+  }
+  if (leaf->has_value() && (*leaf)->base < end) {
+    load_path(loaded, root, (*leaf)->base);
+    load_counts(loaded, PageKind::kDataRefs, data_blocks_of(*(*leaf)->page, 0, kPageEntries - 1));
+  }
+  return loaded;
+}
+
+Loaded Trees::load_for_reclaim(Root root) const {
+  Loaded loaded;
+  std::uint64_t id = root.empty() ? 0 : root.page();
+  for (unsigned level = root.height(); level-- > 0 && id != 0;) {
+    if (!load_page(loaded, id, level) ||
+        loaded.counts.back().page_of(id).count(id % kRefsPerPage) != 1) {
+      return loaded;
+    }
+    const Page& page = *loaded.pages.back();
+    if (level == 0) {
+      load_counts(loaded, PageKind::kDataRefs, data_blocks_of(page, 0, kPageEntries - 1));
+      return loaded;
+    }
+    const std::optional<unsigned> child = first_present(page);
+    id = child.has_value() ? page.word(*child) : 0;
+  }
+  return loaded;
+}
+
 Result<RemoveStep> Trees::remove_step(std::atomic<std::uint64_t>& root, std::uint64_t begin,
                                       std::uint64_t end, std::vector<DataRun>* freed) {
   MFS_ASSERT(begin < end);

@@ -57,6 +57,13 @@ struct LeafView {
   std::uint64_t base = 0;
 };
 
+// Pins on what a change is going to look at, read before anybody is kept waiting for it. If the
+// tree changes before its lock is held, the change reads what else it needs: a few pages.
+struct Loaded {
+  std::vector<PagePin> pages;
+  std::vector<CountPages> counts;
+};
+
 // What one step of a removal did.
 struct RemoveStep {
   std::uint64_t next = 0;  // where to go on
@@ -110,6 +117,12 @@ class Trees {
                                  std::uint64_t end, std::vector<DataRun>* freed);
   // One more root for the tree.
   Status share(Root root);
+  // For put(), remove_step() and reclaim_step(), without the tree's lock: reads what they will.
+  // What cannot be read is left out; the change itself finds out.
+  [[nodiscard]] bool put_reads_nothing(Root root, std::uint64_t virtual_block) const noexcept;
+  [[nodiscard]] Loaded load_for_put(Root root, std::uint64_t virtual_block) const;
+  [[nodiscard]] Loaded load_for_remove(Root root, std::uint64_t begin, std::uint64_t end) const;
+  [[nodiscard]] Loaded load_for_reclaim(Root root) const;
   // Takes one page, or one share of one, off a tree that nobody reads any more; the root is 0 when
   // nothing is left. Each step leaves a smaller, whole tree.
   Status reclaim_step(std::atomic<std::uint64_t>& root);
@@ -156,6 +169,9 @@ class Trees {
   Result<std::optional<std::uint64_t>> highest_under(std::uint64_t page, unsigned level,
                                                      std::uint64_t base) const;
   Result<PagePin> pin_page(std::uint64_t page, unsigned level) const;
+  bool load_page(Loaded& loaded, std::uint64_t page, unsigned level) const;
+  bool load_counts(Loaded& loaded, PageKind kind, const std::vector<std::uint64_t>& numbers) const;
+  void load_path(Loaded& loaded, Root root, std::uint64_t virtual_block) const;
   void free_page(PagePin& page, Page& count_page);
   void free_pages(std::vector<PagePin>& pages, const CountPages& counts);
 
