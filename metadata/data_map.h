@@ -83,8 +83,17 @@ class DataMap {
   void seal(StoreBatch& batch);
   void written();
 
+  struct Usage {
+    std::uint64_t blocks = 0;
+    std::uint64_t used = 0;
+    std::uint64_t allocatable = 0;
+  };
+  // All of one moment.
+  [[nodiscard]] Usage usage() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {nr_blocks_, owned_ + reserved_, allocatable()};
+  }
   [[nodiscard]] std::uint64_t nr_blocks() const noexcept { return nr_blocks_.load(); }
-  [[nodiscard]] std::uint64_t used() const noexcept { return owned_.load() + reserved_.load(); }
   [[nodiscard]] std::uint64_t allocatable() const noexcept {
     // Three numbers of three moments, unless under mutex_.
     const std::uint64_t taken = owned_.load() + held_.load();

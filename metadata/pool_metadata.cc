@@ -50,8 +50,6 @@ Result<std::unique_ptr<ThinMetadata>> ThinMetadata::open(const std::string& dir,
 namespace thin {
 namespace {
 
-constexpr std::uint32_t kBlockSizeStep = 128;
-constexpr std::uint32_t kBlockSizeMost = 2097152;
 constexpr std::uint64_t kReserveMost = 4096;
 // As the kernel's metadata: entries of one bitmap block and of one node of device details.
 constexpr std::uint64_t kBlocksPerBitmap = 16320;
@@ -125,9 +123,10 @@ Status PoolMetadata::finish_restore(std::uint64_t transaction_id, std::uint32_t 
 }
 
 Status PoolMetadata::format(std::uint32_t flags) {
-  if (options_.data_block_size % kBlockSizeStep != 0 || options_.data_block_size > kBlockSizeMost) {
+  if (options_.data_block_size == 0 || options_.data_block_size % kThinBlockSizeStep != 0 ||
+      options_.data_block_size > kThinMaxBlockSize) {
     return {EINVAL, fmt::format("thin metadata: block size {} is not a multiple of {} up to {}",
-                                options_.data_block_size, kBlockSizeStep, kBlockSizeMost)};
+                                options_.data_block_size, kThinBlockSizeStep, kThinMaxBlockSize)};
   }
   if (options_.nr_data_blocks > kThinMaxDataBlocks) {
     return {EINVAL, fmt::format("thin metadata: {} data blocks are more than {}",
@@ -300,9 +299,10 @@ ThinPoolStatus PoolMetadata::status() const noexcept {
   ThinPoolStatus status;
   status.transaction_id = transaction_id_;
   status.time = time_;
-  status.used_data_blocks = data_.used();
-  status.free_data_blocks = data_.allocatable();
-  status.total_data_blocks = data_.nr_blocks();
+  const DataMap::Usage usage = data_.usage();
+  status.used_data_blocks = usage.used;
+  status.free_data_blocks = usage.allocatable;
+  status.total_data_blocks = usage.blocks;
   status.total_metadata_blocks = metadata_blocks_;
   status.used_metadata_blocks = std::min(used_metadata(), status.total_metadata_blocks);
   status.held_root = held_root_;

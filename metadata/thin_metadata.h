@@ -37,7 +37,12 @@ namespace mapperfs {
 // Limits of the format.
 inline constexpr std::uint32_t kThinMaxDeviceId = (std::uint32_t{1} << 24) - 1;
 inline constexpr std::uint64_t kThinMaxVirtualBlocks = std::uint64_t{1} << 48;
-inline constexpr std::uint64_t kThinMaxDataBlocks = std::uint64_t{1} << 39;
+// What is known of free blocks is in memory, 2 bytes for 512 of them: 256 MiB. The counts of more
+// would fill the largest metadata.
+inline constexpr std::uint64_t kThinMaxDataBlocks = std::uint64_t{1} << 36;
+// Of a data block, in sectors.
+inline constexpr std::uint32_t kThinBlockSizeStep = 128;
+inline constexpr std::uint32_t kThinMaxBlockSize = 2097152;
 // Metadata blocks of 4 KiB that a pool may use: the kernel's largest metadata device.
 inline constexpr std::uint64_t kThinMaxMetadataBlocks = 4161600;
 
@@ -80,9 +85,10 @@ struct ThinHeldSnapshot {
   std::vector<ThinDeviceDetails> devices;  // by id, ascending
 };
 
-// All of one moment. "used" of data counts blocks that have an owner or are allocated and not yet
-// inserted; `free_data_blocks` are those that allocate_data_block() can hand out now, so that
-// blocks freed in the open transaction are in neither.
+// The data blocks' figures are of one moment, the others each of its own. "used" of data counts
+// blocks that have an owner or are allocated and not yet inserted; `free_data_blocks` are those
+// that allocate_data_block() can hand out now, so that blocks freed in the open transaction are in
+// neither.
 struct ThinPoolStatus {
   std::uint64_t transaction_id = 0;
   std::uint32_t time = 0;
