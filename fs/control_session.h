@@ -44,6 +44,8 @@ class ControlSession {
   Outcome refuse(Status status);
   // Whether finish() has anything to do.
   [[nodiscard]] bool holds() const { return !collecting_ && !buffer_.empty(); }
+  // Whether a transaction was begun and not committed.
+  [[nodiscard]] bool collecting() const { return collecting_; }
   // What was neither committed nor finished is dropped, which the log says.
   void close();
 

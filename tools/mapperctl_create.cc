@@ -6,11 +6,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
+#include <iostream>
 #include <iterator>
 
 #include "tools/mapperctl_paths.h"
 #include "tools/mapperctl_verbs.h"
+#include "tools/read_all.h"
 
 namespace mapperctl {
 namespace {
@@ -28,8 +29,17 @@ struct NewDevice {
   std::vector<TableLine> table;
 };
 
-std::string read_stream(std::istream& stream) {
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+// Standard input to its end. Tests have another stream in its place. Nothing after an error.
+std::optional<std::string> read_input(Session& session) {
+  if (&session.in() != &std::cin) {
+    return std::string(std::istreambuf_iterator<char>(session.in()), {});
+  }
+  mapperfs::ReadText input = mapperfs::read_descriptor(STDIN_FILENO);
+  if (input.error != 0) {
+    session.fail(fmt::format("Couldn't read standard input: {}.", std::strerror(input.error)));
+    return std::nullopt;
+  }
+  return std::move(input.text);
 }
 
 // The table of --table, of the file named, or of stdin. Nothing after an error.
@@ -38,14 +48,18 @@ std::optional<std::vector<TableLine>> read_table(Session& session, const std::st
   if (session.opt().table) {
     parsed = parse_table(*session.opt().table, "");
   } else if (file != nullptr) {
-    std::ifstream stream(*file);
-    if (!stream) {
-      session.fail(fmt::format("Couldn't open '{}' for reading.", *file));
+    const mapperfs::ReadText text = mapperfs::read_path(*file);
+    if (text.error != 0) {
+      session.fail(text.opened
+                       ? fmt::format("Couldn't read '{}': {}.", *file, std::strerror(text.error))
+                       : fmt::format("Couldn't open '{}' for reading.", *file));
       return std::nullopt;
     }
-    parsed = parse_table(read_stream(stream), *file);
+    parsed = parse_table(text.text, *file);
   } else {
-    parsed = parse_table(read_stream(session.in()), "on stdin");
+    const auto text = read_input(session);
+    if (!text) return std::nullopt;
+    parsed = parse_table(*text, "on stdin");
   }
   if (!parsed.error.empty()) {
     session.fail(parsed.error);
@@ -185,9 +199,10 @@ bool create_concise(Session& session, const Args& args) {
   if (args.size() > 1) {
     return session.fail("dmsetup create --concise takes at most one argument");
   }
-  std::string text = args.empty() ? read_stream(session.in()) : args[0];
-  if (!text.empty() && text.back() == '\n') text.pop_back();
-  const ParsedConcise parsed = parse_concise(text);
+  auto text = args.empty() ? read_input(session) : args[0];
+  if (!text) return false;
+  if (!text->empty() && text->back() == '\n') text->pop_back();
+  const ParsedConcise parsed = parse_concise(*text);
   for (const ConciseDevice& device : parsed.devices) {
     if (!create_concise_device(session, device)) return false;
   }

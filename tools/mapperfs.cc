@@ -10,11 +10,10 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,6 +29,7 @@
 #include "tools/daemon_background.h"
 #include "tools/daemon_options.h"
 #include "tools/daemon_signals.h"
+#include "tools/read_all.h"
 
 namespace mapperfs {
 namespace {
@@ -54,14 +54,18 @@ void allow_many_files() {
 }
 
 Status execute_file(ControlExecutor& executor, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.is_open() || file.bad()) {
-    return {errno != 0 ? errno : EIO, fmt::format("tables {}: {}", path, std::strerror(errno))};
+  const ReadText file = read_path(path);
+  if (file.error != 0) {
+    return {file.error, fmt::format("tables {}: {}", path, std::strerror(file.error))};
   }
   ControlSession session(executor, ControlSession::Kind::kControl, nullptr);
-  Outcome outcome = session.write(text, ControlSession::Rest::kNone, {});
-  session.close();
+  Outcome outcome = session.write(file.text, ControlSession::Rest::kNone, {});
+  if (outcome.status.ok() && session.collecting()) {
+    // Half a backup. A mount without what it lacks would look like a success.
+    outcome.status = Status(EINVAL, "a \"begin\" without its \"commit\": the file is not complete");
+  } else {
+    session.close();
+  }
   return outcome.status.with_context(fmt::format("tables {}", path));
 }
 

@@ -56,6 +56,13 @@ same "mount after bad tables" "" "$(mount_line)"
 said=$(timeout 10 "$MAPPERFS" --tables "$WORK/none" "$MNT" 2>&1) && fail "mounted without its tables"
 [[ $said == *"$WORK/none"* ]] || fail "'$said' does not name the tables"
 
+said=$(timeout 10 "$MAPPERFS" --tables "$WORK" "$MNT" 2>&1) && fail "mounted with a folder for tables"
+[[ $said == *"tables $WORK: Is a directory"* ]] || fail "'$said' does not say what is wrong"
+printf 'begin\na: 0 2048 ram\n' > "$WORK/tables"
+said=$(timeout 10 "$MAPPERFS" --tables "$WORK/tables" "$MNT" 2>&1) && fail "mounted with half a backup"
+[[ $said == *"$WORK/tables"*begin*commit* ]] || fail "'$said' does not say what is missing"
+same "mount after half a backup" "" "$(mount_line)"
+
 # --- signals: a clean end with 0, what was written is on the file ---
 truncate -s 1M "$WORK/file"
 for signal in TERM INT HUP; do

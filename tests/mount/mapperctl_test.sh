@@ -33,6 +33,19 @@ same "inside" "0 8 linear slash 0" "$(ctl table inside)"
 cd "$WORK/elsewhere"
 ctl create lost --table '0 8 linear b.img 0' 2>/dev/null && fail "found b.img from elsewhere"
 cd /
+
+# --- what cannot be read is no table, and no empty one ---
+for verb in "create x $WORK/here" "load bare $WORK/here"; do
+  # shellcheck disable=SC2086  # words
+  said=$(ctl $verb 2>&1) && fail "$verb: took a folder"
+  [[ $said == *"Couldn't read '$WORK/here': Is a directory"* ]] || fail "$verb: '$said'"
+done
+for verb in "create x" "create --concise" "load bare"; do
+  # shellcheck disable=SC2086
+  said=$(ctl $verb 2>&1 < "$WORK/here") && fail "$verb: took a folder on standard input"
+  [[ $said == *"standard input: Is a directory"* ]] || fail "$verb: '$said'"
+done
+same "devices after what cannot be read" "" "$(ctl ls | grep -w x || true)"
 ctl remove inside && ctl remove_all
 same "devices" "No devices found" "$(ctl ls)"
 
