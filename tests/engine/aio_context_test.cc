@@ -574,6 +574,19 @@ TEST_F(AioContextFile, DestructionWaitsForAll) {
   }
 }
 
+// The real kernel, but that the disk's queue is often full.
+int moody_getevents(::io_context* context, long min, long max, ::io_event* events,
+                    ::timespec* timeout) {
+  static std::atomic<unsigned> calls{0};
+  const int count = ::io_getevents(context, min, max, events, timeout);
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data != nullptr && calls++ % 3 == 0) {
+      events[i].res = static_cast<unsigned long>(-EAGAIN);
+    }
+  }
+  return count;
+}
+
 // The real kernel, but that it is often short of room.
 int moody_submit(::io_context* context, long count, ::iocb** list) {
   static std::atomic<unsigned> calls{0};
@@ -592,6 +605,8 @@ int moody_submit(::io_context* context, long count, ::iocb** list) {
 TEST_F(AioContextFile, NothingIsLostInAMoodyKernel) {
   AioSyscalls syscalls = real_aio_syscalls();
   syscalls.submit = moody_submit;
+  syscalls.getevents = moody_getevents;
+  syscalls.read_ring = false;
   AioContext context(16, syscalls);
   device_->context = &context;
   constexpr int kChains = 40;
