@@ -3,8 +3,8 @@
 //
 // Every thread that submits or ends bios has one; it is attached at first use and goes back to a
 // list when the thread ends, for the next thread. Queues are the process's, not an engine's: tests
-// make many engines. Limit: kMaxQueues threads at once, which is far above what the parts that start
-// threads may start together: rings (Rings::kMaxRings), pools of threads, four lanes a thin pool.
+// make many engines. Limit: kMaxQueues threads at once, far above what those who start threads may
+// start together: rings (Rings::kMaxRings), pools of threads, four lanes a thin pool.
 #pragma once
 
 #include <atomic>
