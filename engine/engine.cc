@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <unordered_set>
 #include <utility>
@@ -90,10 +91,12 @@ Status Engine::check_name(const std::string& name) {
   if (name.find('\0') != std::string::npos || name.find('\n') != std::string::npos) {
     return {EINVAL, "a device name cannot contain a NUL byte or a newline"};
   }
-  if (name == "control" || name == "sys" || name == "." || name == "..") {
-    return {EINVAL, fmt::format("device name cannot be \"control\", \"sys\", \".\", or \"..\": "
-                                "\"{}\"",
-                                name)};
+  // The mount's own files: in its root, and in `sys` beside the devices' folders.
+  constexpr std::array<std::string_view, 7> kTaken = {"control", "sys", "log", "targets",
+                                                      "version", ".",   ".."};
+  if (std::find(kTaken.begin(), kTaken.end(), name) != kTaken.end()) {
+    return {EINVAL, fmt::format("device name cannot be \"{}\": \"{}\" is taken",
+                                fmt::join(kTaken, "\", \""), name)};
   }
   return {};
 }
