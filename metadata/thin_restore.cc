@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "metadata/pool_metadata.h"
@@ -35,6 +38,10 @@ class Attributes {
   }
   std::uint64_t number_or(const std::string& name, std::uint64_t missing) {
     return tag_.has(name) ? number(name) : missing;
+  }
+  // What is given in its place is taken even where the attribute is missing.
+  std::uint64_t number_unless(const std::optional<std::uint64_t>& given, const std::string& name) {
+    return given.has_value() ? *given : number(name);
   }
   Status status;
 
@@ -67,7 +74,7 @@ class Restore {
       if (!tag->has_value()) {
         return {EINVAL, "the XML ends before </superblock>"};
       }
-      if ((*tag)->name == "superblock" && (*tag)->closes) {
+      if ((*tag)->name == "superblock" && !(*tag)->opens) {
         break;
       }
       Status s = (*tag)->name == "device" && (*tag)->opens ? device(**tag)
@@ -77,10 +84,45 @@ class Restore {
         return s;
       }
     }
-    return pool_->finish_restore(transaction_id_, time_, needs_check_);
+    auto rest = reader_.next();
+    if (!rest.ok()) {
+      return rest.status();
+    }
+    return rest->has_value() ? unexpected(**rest)
+                             : pool_->finish_restore(transaction_id_, time_, needs_check_);
   }
 
  private:
+  // What a <def> has: runs, and uses of definitions before it, in the order of virtual blocks. Uses
+  // are not replaced by what they stand for: definitions of definitions would grow without bound.
+  // As they are in order, none can be in another twice, and so an expansion is no longer than the
+  // XML.
+  struct Definition {
+    struct Part {
+      ThinRun run;
+      const Definition* use = nullptr;  // in place of a run
+    };
+    std::vector<Part> parts;
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;  // begin where it maps nothing
+
+    [[nodiscard]] bool append(Part part, std::uint64_t first, std::uint64_t past) {
+      if (!parts.empty() && first < end) {
+        return false;
+      }
+      begin = parts.empty() ? first : begin;
+      end = past;
+      parts.push_back(part);
+      return true;
+    }
+  };
+
+  // Where the mappings of an element go.
+  struct Sink {
+    std::function<Status(const ThinRun&)> run;
+    std::function<Status(const Definition&)> use;
+  };
+
   static Status unexpected(const XmlTag& tag) {
     return {EINVAL, fmt::format("line {}: <{}{}> is not expected here", tag.line,
                                 tag.opens ? "" : "/", tag.name)};
@@ -90,17 +132,28 @@ class Restore {
     Attributes attributes(tag);
     ThinMetadataOptions options;
     time_ = static_cast<std::uint32_t>(attributes.number("time", thin::kMaxTime));
-    transaction_id_ = options_.transaction_id.value_or(attributes.number("transaction"));
+    transaction_id_ = attributes.number_unless(options_.transaction_id, "transaction");
     needs_check_ = (attributes.number_or("flags", 0) & 1U) != 0;
     if (const std::uint64_t version = attributes.number_or("version", 2); version > 2) {
       return {EINVAL, fmt::format("line {}: version {} is not known", tag.line, version)};
     }
-    options.data_block_size = static_cast<std::uint32_t>(
-        options_.data_block_size.value_or(attributes.number("data_block_size", UINT32_MAX)));
-    options.nr_data_blocks = options_.nr_data_blocks.value_or(attributes.number("nr_data_blocks"));
+    const std::uint64_t block_size =
+        attributes.number_unless(options_.data_block_size, "data_block_size");
+    options.nr_data_blocks = attributes.number_unless(options_.nr_data_blocks, "nr_data_blocks");
     if (!attributes.status.ok()) {
       return attributes.status;
     }
+    // Before anything is made.
+    if (block_size == 0 || block_size % kThinBlockSizeStep != 0 || block_size > kThinMaxBlockSize) {
+      return {EINVAL,
+              fmt::format("a data block size of {} sectors is not a multiple of {} up to {}",
+                          block_size, kThinBlockSizeStep, kThinMaxBlockSize)};
+    }
+    if (options.nr_data_blocks > kThinMaxDataBlocks) {
+      return {EINVAL, fmt::format("{} data blocks are more than {}, the most there can be",
+                                  options.nr_data_blocks, kThinMaxDataBlocks)};
+    }
+    options.data_block_size = static_cast<std::uint32_t>(block_size);
     StoreOptions store_options;
     store_options.env = options_.env;
     auto store = open_rocks_store(dir_, store_options);
@@ -129,12 +182,14 @@ class Restore {
     if (Status s = restorer_->begin_device(details); !s.ok()) {
       return s.with_context(fmt::format("line {}", tag.line));
     }
-    Status s = tag.closes ? Status() : mappings("device", [&](const ThinRun& run) {
+    const auto add = [&](const ThinRun& run) {
       if (options_.progress) {
         options_.progress(fmt::format("device {}", details.id), restorer_->mapped(), mapped);
       }
       return restorer_->add(run);
-    });
+    };
+    const Sink sink{add, [&add](const Definition& use) { return expand(use, add); }};
+    Status s = tag.closes ? Status() : mappings("device", sink);
     return s.ok() ? restorer_->end_device() : s;
   }
 
@@ -144,20 +199,54 @@ class Restore {
     if (name == tag.attributes.end()) {
       return {EINVAL, fmt::format("line {}: <def> has no name", tag.line)};
     }
-    std::vector<ThinRun> runs;
-    Status s = tag.closes ? Status() : mappings("def", [&runs](const ThinRun& run) {
-      runs.push_back(run);
-      return Status();
-    });
-    if (s.ok() && !definitions_.emplace(name->second, std::move(runs)).second) {
+    Definition made;
+    const auto in_order = [&made](Definition::Part part, std::uint64_t begin, std::uint64_t end) {
+      return made.append(part, begin, end)
+                 ? Status()
+                 : Status(EINVAL, fmt::format("block {} of a <def> is out of order", begin));
+    };
+    const Sink sink{
+        [&in_order](const ThinRun& run) {
+          return run.length == 0 || run.virtual_begin >= kThinMaxVirtualBlocks ||
+                         run.length > kThinMaxVirtualBlocks - run.virtual_begin
+                     ? Status(EINVAL, fmt::format("{} blocks at {} are out of range", run.length,
+                                                  run.virtual_begin))
+                     : in_order({run}, run.virtual_begin, run.virtual_begin + run.length);
+        },
+        [&in_order](const Definition& use) {
+          return use.parts.empty() ? Status() : in_order({{}, &use}, use.begin, use.end);
+        }};
+    Status s = tag.closes ? Status() : mappings("def", sink);
+    if (s.ok() && !definitions_.emplace(name->second, std::move(made)).second) {
       return {EINVAL,
               fmt::format("line {}: <def name=\"{}\"> comes twice", tag.line, name->second)};
     }
     return s;
   }
 
-  // The runs up to </parent>.
-  Status mappings(std::string_view parent, const std::function<Status(const ThinRun&)>& add) {
+  // The runs of a definition; no recursion, whose depth the XML would choose.
+  static Status expand(const Definition& definition,
+                       const std::function<Status(const ThinRun&)>& add) {
+    std::vector<std::pair<const Definition*, std::size_t>> open = {{&definition, 0}};
+    while (!open.empty()) {
+      auto& [at, next] = open.back();
+      if (next == at->parts.size()) {
+        open.pop_back();
+        continue;
+      }
+      const Definition::Part& part = at->parts[next++];
+      if (part.use != nullptr) {
+        open.emplace_back(part.use, 0);
+      } else if (Status s = add(part.run); !s.ok()) {
+        return s;
+      }
+    }
+    return {};
+  }
+
+  // What there is up to </parent>.
+  Status mappings(std::string_view parent, const Sink& sink) {
+    std::string open;  // an element that could have been empty, and has not ended yet
     while (true) {
       auto next = reader_.next();
       if (!next.ok()) {
@@ -167,32 +256,37 @@ class Restore {
         return {EINVAL, fmt::format("the XML ends before </{}>", parent)};
       }
       const XmlTag& tag = **next;
-      if (tag.name == parent && !tag.opens) {
-        return {};
+      if (!open.empty() || !tag.opens) {
+        if (tag.opens || tag.name != (open.empty() ? parent : open)) {
+          return unexpected(tag);
+        }
+        if (open.empty()) {
+          return {};
+        }
+        open.clear();
+        continue;
       }
-      if (!tag.opens) {
-        continue;  // the end of an element that could have been empty
-      }
-      if (Status s = mapping(tag, add); !s.ok()) {
+      if (Status s = mapping(tag, sink); !s.ok()) {
         return s.error() == EINVAL && s.message().starts_with("line")
                    ? s
                    : s.with_context(fmt::format("line {}", tag.line));
       }
+      open = tag.closes ? "" : tag.name;
     }
   }
 
-  Status mapping(const XmlTag& tag, const std::function<Status(const ThinRun&)>& add) {
+  Status mapping(const XmlTag& tag, const Sink& sink) {
     Attributes attributes(tag);
     if (tag.name == "single_mapping") {
       const ThinRun run{attributes.number("origin_block"), attributes.number("data_block"), 1,
                         static_cast<std::uint32_t>(attributes.number("time", thin::kMaxTime))};
-      return attributes.status.ok() ? add(run) : attributes.status;
+      return attributes.status.ok() ? sink.run(run) : attributes.status;
     }
     if (tag.name == "range_mapping") {
       const ThinRun run{attributes.number("origin_begin"), attributes.number("data_begin"),
                         attributes.number("length"),
                         static_cast<std::uint32_t>(attributes.number("time", thin::kMaxTime))};
-      return attributes.status.ok() ? add(run) : attributes.status;
+      return attributes.status.ok() ? sink.run(run) : attributes.status;
     }
     if (tag.name != "ref") {
       return unexpected(tag);
@@ -203,12 +297,7 @@ class Restore {
     if (definition == definitions_.end()) {
       return {EINVAL, fmt::format("line {}: <ref> names no <def> before it", tag.line)};
     }
-    for (const ThinRun& run : definition->second) {
-      if (Status s = add(run); !s.ok()) {
-        return s;
-      }
-    }
-    return {};
+    return sink.use(definition->second);
   }
 
   XmlReader reader_;
@@ -216,7 +305,7 @@ class Restore {
   const ThinRestoreOptions& options_;
   std::unique_ptr<thin::PoolMetadata> pool_;
   std::unique_ptr<thin::Restorer> restorer_;
-  std::map<std::string, std::vector<ThinRun>> definitions_;
+  std::map<std::string, Definition> definitions_;  // which stay where they are
   std::uint64_t transaction_id_ = 0;
   std::uint32_t time_ = 0;
   bool needs_check_ = false;

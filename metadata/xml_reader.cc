@@ -127,6 +127,9 @@ Result<std::optional<XmlTag>> XmlReader::next() {
     if (text->empty()) {
       return std::optional<XmlTag>();
     }
+    if (text->starts_with("![")) {
+      return bad("a CDATA section, which is text outside of an element");
+    }
     if (text->front() == '?' || text->front() == '!') {
       continue;  // a declaration or a comment
     }
@@ -152,7 +155,11 @@ Result<XmlTag> XmlReader::parse(std::string_view text) {
   const std::size_t end = std::min(text.find_first_of(kBlank), text.size());
   tag.name = text.substr(0, end);
   text.remove_prefix(end);
-  for (skip_blank(text); !text.empty(); skip_blank(text)) {
+  skip_blank(text);
+  if (!tag.opens && !text.empty()) {
+    return bad(fmt::format("</{}> has attributes", tag.name));
+  }
+  for (; !text.empty(); skip_blank(text)) {
     const std::size_t equals = text.find('=');
     if (equals == std::string_view::npos || equals + 1 >= text.size()) {
       return bad(fmt::format("<{}> has an attribute without a value", tag.name));

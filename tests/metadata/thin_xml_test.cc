@@ -166,6 +166,8 @@ TEST(ThinXml, KeepsTheFlagThatAsksForAChecking) {
 
 TEST(ThinXml, RefusesBadXml) {
   const std::string mapping = "<single_mapping origin_block=\"1\" data_block=\"1\" time=\"0\"/>";
+  std::string device_open = pool_xml(device_xml(""));
+  device_open.resize(device_open.find("  </device>"));
   const std::pair<std::string, std::string> cases[] = {
       {"", "begin with"},
       {"<device/>", "begin with"},
@@ -188,10 +190,7 @@ TEST(ThinXml, RefusesBadXml) {
       {pool_xml("<device dev_id=\"16777216\" mapped_blocks=\"0\" transaction=\"0\" "
                 "creation_time=\"0\" snap_time=\"0\"/>"),
        "the most is"},
-      {pool_xml("<device dev_id=\"1\" mapped_blocks=\"0\" transaction=\"0\" creation_time=\"0\" "
-                "snap_time=\"0\">")
-           .substr(0, 250),
-       "ends before"},
+      {device_open, "ends before"},
   };
   for (const auto& [xml, why] : cases) {
     Place place;
@@ -199,6 +198,83 @@ TEST(ThinXml, RefusesBadXml) {
     EXPECT_FALSE(s.ok()) << xml;
     EXPECT_NE(s.message().find(why), std::string::npos) << s.message() << "\nfor\n" << xml;
   }
+}
+
+// Each in two of the next would be 2^60 mappings.
+TEST(ThinXml, RefusesDefinitionsThatMultiply) {
+  std::string xml =
+      "<def name=\"0\"><single_mapping origin_block=\"1\" data_block=\"1\" "
+      "time=\"0\"/></def>\n";
+  for (int i = 1; i <= 60; ++i) {
+    const std::string ref = "<ref name=\"" + std::to_string(i - 1) + "\"/>";
+    xml += "<def name=\"" + std::to_string(i) + "\">" + ref + ref + "</def>\n";
+  }
+  Place place;
+  const Status s = place.restore(pool_xml(xml));
+  EXPECT_EQ(s.error(), EINVAL);
+  EXPECT_NE(s.message().find("line 3: block 1 of a <def> is out of order"), std::string::npos)
+      << s.message();
+}
+
+// A definition of a definition, deeper than a stack would allow; empty ones take no time either.
+TEST(ThinXml, UnderstandsDefinitionsOfDefinitions) {
+  constexpr int kDepth = 100'000;
+  std::string xml =
+      "<def name=\"e\"/><def name=\"0\"><single_mapping origin_block=\"7\" "
+      "data_block=\"9\" time=\"0\"/></def>\n";
+  for (int i = 1; i <= kDepth; ++i) {
+    xml += "<def name=\"" + std::to_string(i) + "\"><ref name=\"e\"/><ref name=\"" +
+           std::to_string(i - 1) + "\"/><ref name=\"e\"/></def>\n";
+  }
+  Place place;
+  const Status s = place.restore(
+      pool_xml(xml + device_xml("<ref name=\"" + std::to_string(kDepth) + "\"></ref>" +
+                                "<single_mapping origin_block=\"8\" data_block=\"3\" "
+                                "time=\"0\"></single_mapping>")));
+  ASSERT_TRUE(s.ok()) << s.message();
+  EXPECT_EQ(must_open(*place.open(), 1)->lookup(7)->data_block, 9U);
+  EXPECT_EQ(must_open(*place.open(), 1)->mapped_blocks(), 2U);
+}
+
+std::string superblock_xml(const std::string& attributes) {
+  return "<superblock time=\"0\" " + attributes + "></superblock>";
+}
+
+TEST(ThinXml, TakesWhatIsGivenInPlaceOfMissingAttributes) {
+  ThinRestoreOptions options;
+  options.transaction_id = 4;
+  options.data_block_size = 256;
+  options.nr_data_blocks = 77;
+  Place place;
+  const Status s = place.restore(superblock_xml(""), options);
+  ASSERT_TRUE(s.ok()) << s.message();
+  const auto pool = place.open();
+  EXPECT_EQ(pool->status().transaction_id, 4U);
+  EXPECT_EQ(pool->data_block_size(), 256U);
+  EXPECT_EQ(pool->status().total_data_blocks, 77U);
+}
+
+TEST(ThinXml, RefusesSizesBeforeAnythingIsMade) {
+  const std::string blocks = "transaction=\"0\" nr_data_blocks=\"10\" ";
+  const std::pair<std::string, std::string> cases[] = {
+      {blocks + "data_block_size=\"0\"", "a data block size of 0 sectors"},
+      {blocks + "data_block_size=\"100\"", "a data block size of 100 sectors"},
+      {blocks + "data_block_size=\"2097280\"", "up to 2097152"},
+      {blocks + "data_block_size=\"4294967424\"", "a data block size of 4294967424 sectors"},
+      {"transaction=\"0\" data_block_size=\"128\" nr_data_blocks=\"68719476737\"",
+       "68719476737 data blocks are more than 68719476736"},
+  };
+  for (const auto& [attributes, why] : cases) {
+    Place place;
+    const Status s = place.restore(superblock_xml(attributes));
+    EXPECT_EQ(s.error(), EINVAL);
+    EXPECT_NE(s.message().find(why), std::string::npos) << s.message();
+    EXPECT_EQ(place.fs->changes(), 0U);
+  }
+  Place place;
+  ThinRestoreOptions options;
+  options.data_block_size = 4294967424;
+  EXPECT_EQ(place.restore(superblock_xml(blocks), options).error(), EINVAL);
 }
 
 TEST(ThinXml, LeavesNothingThatOpensIfItFails) {
