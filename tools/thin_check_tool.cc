@@ -31,7 +31,11 @@ void print_findings(const ThinRunContext& run, const mapperfs::ThinCheckReport& 
                report.leaks_repaired ? ": repaired" : "");
   }
   if (report.needs_check) {
-    fmt::print(err, "the needs_check flag is set; --clear-needs-check-flag clears it\n");
+    const bool partly = run.args.skip_mappings || run.args.superblock_only;
+    fmt::print(err, "the needs_check flag is set; {}\n",
+               !run.args.clear_needs_check ? "--clear-needs-check-flag clears it"
+               : partly                    ? "it stays, as the mappings were not checked"
+                                           : "it stays, as something is wrong");
   }
 }
 
@@ -72,6 +76,9 @@ int run_check(const ThinRunContext& run) {
     }
     print_findings(run, *report);
     print_totals(run, *report);
+  }
+  if (args.clear_needs_check && report->needs_check) {
+    return 1;  // asked for and not done
   }
   const bool only_leaks = report->damage == 0;
   return report->clean() || (only_leaks && args.ignore_non_fatal) ? 0 : 1;

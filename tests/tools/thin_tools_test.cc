@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -139,6 +141,20 @@ TEST_F(ThinTools, CheckTellsWhatThinCheckTells) {
   const Answer quiet = run({"thin-check", "-q", dir});
   EXPECT_EQ(quiet.status, 0);
   EXPECT_EQ(quiet.out + quiet.err, "");
+}
+
+TEST_F(ThinTools, CheckSaysThatTheFlagStaysIfMappingsAreSkipped) {
+  const std::string dir = restored("meta");
+  EXPECT_EQ(run({"thin-check", "--skip-mappings", "--clear-needs-check-flag", dir}).status, 0);
+  ASSERT_TRUE(open(dir)->set_needs_check().ok());
+  const Answer kept = run({"thin-check", "--skip-mappings", "--clear-needs-check-flag", dir});
+  EXPECT_EQ(kept.status, 1);
+  EXPECT_NE(kept.err.find("it stays, as the mappings were not checked"), std::string::npos)
+      << kept.err;
+  EXPECT_TRUE(open(dir)->status().needs_check);
+  EXPECT_EQ(run({"thin-check", "-q", "--skip-mappings", "--clear-needs-check-flag", dir}).status,
+            1);
+  EXPECT_EQ(run({"thin-check", "--clear-needs-check-flag", dir}).status, 0);
 }
 
 TEST_F(ThinTools, CheckClearsTheFlagWhenAsked) {
