@@ -49,6 +49,14 @@ std::string with_unit(const ThinUsage& usage, std::uint64_t block_sectors) {
 std::string highest(const ThinUsage& usage, std::uint64_t) {
   return mapped(usage) == 0 ? "-" : fmt::format("{}", usage.highest_block);
 }
+// Blocks up to and with the highest one that is mapped.
+std::uint64_t reach(const ThinUsage& usage) {
+  return mapped(usage) == 0 ? 0 : usage.highest_block + 1;
+}
+template <std::uint64_t kPerSector>
+std::string highest_unit(const ThinUsage& usage, std::uint64_t block_sectors) {
+  return reach(usage) == 0 ? "-" : fmt::format("{}", reach(usage) * block_sectors * kPerSector - 1);
+}
 std::string device(const ThinUsage& usage, std::uint64_t) {
   return fmt::format("{}", usage.details.id);
 }
@@ -62,7 +70,7 @@ std::string snap_time(const ThinUsage& usage, std::uint64_t) {
   return fmt::format("{}", usage.details.snapshotted_time);
 }
 
-constexpr std::array<Column, 17> kColumns = {{
+constexpr std::array<Column, 20> kColumns = {{
     {"DEV", false, device},
     {"MAPPED_BLOCKS", false, plain<mapped, 0>},
     {"EXCLUSIVE_BLOCKS", true, plain<exclusive, 0>},
@@ -71,12 +79,15 @@ constexpr std::array<Column, 17> kColumns = {{
     {"MAPPED_SECTORS", false, plain<mapped, 1>},
     {"EXCLUSIVE_SECTORS", true, plain<exclusive, 1>},
     {"SHARED_SECTORS", true, plain<shared, 1>},
+    {"HIGHEST_SECTOR", true, highest_unit<1>},
     {"MAPPED_BYTES", false, plain<mapped, 512>},
     {"EXCLUSIVE_BYTES", true, plain<exclusive, 512>},
     {"SHARED_BYTES", true, plain<shared, 512>},
+    {"HIGHEST_BYTE", true, highest_unit<512>},
     {"MAPPED", false, with_unit<mapped>},
     {"EXCLUSIVE", true, with_unit<exclusive>},
     {"SHARED", true, with_unit<shared>},
+    {"HIGHEST_MAPPED", true, with_unit<reach>},
     {"TRANSACTION", false, transaction},
     {"CREATE_TIME", false, create_time},
     {"SNAP_TIME", false, snap_time},

@@ -143,6 +143,21 @@ TEST_F(ThinTools, CheckTellsWhatThinCheckTells) {
   EXPECT_EQ(quiet.out + quiet.err, "");
 }
 
+TEST_F(ThinTools, LsTellsHowFarADeviceIsMapped) {
+  const std::string dir = restored("meta");
+  ASSERT_TRUE(open(dir)->create_thin(3).ok());  // not committed: not there
+  const std::string fields = "HIGHEST_BLOCK,HIGHEST_SECTOR,HIGHEST_BYTE,HIGHEST_MAPPED";
+  EXPECT_EQ(run({"thin-ls", "--no-headers", "-o", fields, dir}).out,
+            "101 13055 6684671 6528KiB \n 50  6527 3342335 3264KiB \n");
+  {
+    const auto pool = open(dir);
+    ASSERT_TRUE(pool->create_thin(3).ok());
+    ASSERT_TRUE(pool->commit().ok());
+  }
+  EXPECT_TRUE(run({"thin-ls", "--no-headers", "-o", fields, dir})
+                  .out.ends_with("  -     -       -       0 \n"));
+}
+
 TEST_F(ThinTools, CheckSaysThatTheFlagStaysIfMappingsAreSkipped) {
   const std::string dir = restored("meta");
   EXPECT_EQ(run({"thin-check", "--skip-mappings", "--clear-needs-check-flag", dir}).status, 0);
