@@ -158,6 +158,27 @@ TEST_F(ThinTools, LsTellsHowFarADeviceIsMapped) {
                   .out.ends_with("  -     -       -       0 \n"));
 }
 
+// As docs/targets/thin-pool.md tells who has used up a pool's snapshots.
+TEST_F(ThinTools, TimesAreBegunAnewWithSed) {
+  std::string xml = kXml;
+  const std::string first = " time=\"2\"";
+  xml.replace(xml.find(first), first.size(), " time=\"16777215\"");
+  write("old.xml", xml);
+  const std::string command =
+      "sed -E 's/(creation_|snap_)?time=\"[0-9]+\"/\\1time=\"1\"/g; "
+      "s/(_mapping.*) time=\"1\"/\\1 time=\"0\"/' " +
+      path("old.xml") + " > " + path("anew.xml");
+  ASSERT_EQ(::system(command.c_str()), 0);
+  ASSERT_EQ(run({"thin-restore", "-i", path("old.xml"), "-o", path("old")}).status, 0);
+  EXPECT_EQ(open(path("old"))->create_snap(3, 1).error(), EOVERFLOW);
+  const Answer made = run({"thin-restore", "-i", path("anew.xml"), "-o", path("anew")});
+  ASSERT_EQ(made.status, 0) << made.err;
+  EXPECT_EQ(run({"thin-check", path("anew")}).status, 0);
+  const auto pool = open(path("anew"));
+  EXPECT_TRUE(pool->create_snap(3, 1).ok());
+  EXPECT_TRUE((*pool->open_device(2))->lookup(50)->shared);
+}
+
 TEST_F(ThinTools, CheckSaysThatTheFlagStaysIfMappingsAreSkipped) {
   const std::string dir = restored("meta");
   EXPECT_EQ(run({"thin-check", "--skip-mappings", "--clear-needs-check-flag", dir}).status, 0);
