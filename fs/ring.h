@@ -29,7 +29,7 @@
 #include "fs/message_router.h"
 #include "fs/request_handler.h"
 #include "fs/ring_aio.h"
-#include "fs/sqe_queue.h"
+#include "fs/ring_queue.h"
 
 struct io_uring;
 struct io_uring_sqe;
@@ -150,8 +150,8 @@ class Ring final : private SqeSource {
 
   // The ring's thread.
   std::unique_ptr<::io_uring, RingDelete> ring_;
-  std::optional<SqeQueue> sqes_;  // with ring_
-  std::byte* memory_ = nullptr;   // of the places, then of message_
+  std::optional<RingQueue> sqes_;  // with ring_
+  std::byte* memory_ = nullptr;    // of the places, then of message_
   std::size_t memory_bytes_ = 0;
   std::byte* message_ = nullptr;  // for libfuse, which wants requests in one piece
   std::vector<std::unique_ptr<RingPlace>> places_;

@@ -1,4 +1,4 @@
-#include "fs/sqe_queue.h"
+#include "fs/ring_queue.h"
 
 #include <gtest/gtest.h>
 #include <liburing.h>
@@ -14,15 +14,15 @@ namespace mapperfs {
 namespace {
 
 // A ring that the kernel does not serve until it is told to.
-class SqeQueueTest : public testing::Test {
+class RingQueueTest : public testing::Test {
  protected:
-  SqeQueueTest() {
+  RingQueueTest() {
     ::io_uring_params params{};
     params.flags = IORING_SETUP_SQE128 | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
     params.cq_entries = 256;
     error_ = -::io_uring_queue_init_params(kEntries, &ring_, &params);
   }
-  ~SqeQueueTest() override {
+  ~RingQueueTest() override {
     if (error_ == 0) {
       ::io_uring_queue_exit(&ring_);
     }
@@ -56,11 +56,11 @@ class SqeQueueTest : public testing::Test {
   static constexpr unsigned kEntries = 8;
   ::io_uring ring_{};
   int error_ = 0;
-  SqeQueue queue_{ring_};
+  RingQueue queue_{ring_};
   std::set<std::uint64_t> done_;
 };
 
-TEST_F(SqeQueueTest, GoesOnWhereTheKernelTakesNothing) {
+TEST_F(RingQueueTest, GoesOnWhereTheKernelTakesNothing) {
   constexpr std::uint64_t kSubmissions = 100;
   for (std::uint64_t i = 1; i <= kSubmissions; ++i) {
     add(i);
@@ -75,7 +75,7 @@ TEST_F(SqeQueueTest, GoesOnWhereTheKernelTakesNothing) {
   EXPECT_EQ(queue_.waiting(), 0U);
 }
 
-TEST_F(SqeQueueTest, MoreThanTheRingHasGoesAtOnceWhereTheKernelTakesIt) {
+TEST_F(RingQueueTest, MoreThanTheRingHasGoesAtOnceWhereTheKernelTakesIt) {
   ASSERT_EQ(enable(), 0);
   for (std::uint64_t i = 1; i <= 100; ++i) {
     add(i);
@@ -85,7 +85,7 @@ TEST_F(SqeQueueTest, MoreThanTheRingHasGoesAtOnceWhereTheKernelTakesIt) {
   EXPECT_EQ(done_.size(), 100U);
 }
 
-TEST_F(SqeQueueTest, AnEntryIsZeroedEachTime) {
+TEST_F(RingQueueTest, AnEntryIsZeroedEachTime) {
   ASSERT_EQ(enable(), 0);
   for (int i = 0; i < 40; ++i) {
     ::io_uring_sqe& sqe = queue_.next();

@@ -15,11 +15,11 @@ struct io_uring_sqe;
 namespace mapperfs {
 
 // The ring's thread, all of it. Made for rings with entries of 128 bytes.
-class SqeQueue {
+class RingQueue {
  public:
-  explicit SqeQueue(::io_uring& ring) : ring_(ring) {}
-  SqeQueue(const SqeQueue&) = delete;
-  SqeQueue& operator=(const SqeQueue&) = delete;
+  explicit RingQueue(::io_uring& ring) : ring_(ring) {}
+  RingQueue(const RingQueue&) = delete;
+  RingQueue& operator=(const RingQueue&) = delete;
 
   // One to fill, zeroed, before the next call.
   ::io_uring_sqe& next() noexcept;

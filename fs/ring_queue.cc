@@ -1,4 +1,4 @@
-#include "fs/sqe_queue.h"
+#include "fs/ring_queue.h"
 
 #include <liburing.h>
 
@@ -8,7 +8,7 @@ namespace mapperfs {
 
 static_assert(sizeof(::io_uring_sqe) == 64);
 
-::io_uring_sqe& SqeQueue::next() noexcept {
+::io_uring_sqe& RingQueue::next() noexcept {
   ::io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
   if (sqe == nullptr) [[unlikely]] {
     // Does not wait. An error is the next submission's as well, which looks at it.
@@ -23,7 +23,7 @@ static_assert(sizeof(::io_uring_sqe) == 64);
   return *sqe;
 }
 
-void SqeQueue::flush() noexcept {
+void RingQueue::flush() noexcept {
   while (!waiting_.empty()) {
     ::io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
     if (sqe == nullptr) {
