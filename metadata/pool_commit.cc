@@ -115,6 +115,7 @@ Status PoolMetadata::run_commit() {
   const std::uint64_t sealed = open_.load();
   const std::unique_ptr<StoreBatch> batch = seal();
   const std::size_t pages = cache_.sealed_pages();
+  stand_at("committing: to be packed");
   cache_.collect();
   if (!batch->empty()) {
     if (flush_data_) {
