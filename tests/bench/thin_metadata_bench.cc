@@ -1,9 +1,9 @@
-// What thin metadata costs: nanoseconds per look-up and per insert, snapshots beside inserts,
-// opening a big pool, memory per mapping, and reading at the end of a chain of snapshots. Not a
-// test.
-//   thin_metadata_bench DIR [MAPPINGS]
+// What thin metadata costs: nanoseconds per look-up and per insert, provisioning by one thread and
+// by two, snapshots beside inserts, opening a big pool, memory per mapping, and reading at the end
+// of a chain of snapshots. Not a test.
+//   thin_metadata_bench DIR [MAPPINGS | provisioning]
 // DIR is made and removed; its file system is what commits are synced to. MAPPINGS is 16 million
-// for the big pool unless given.
+// for the big pool unless given; "provisioning" does only that.
 #include <fmt/format.h>
 #include <time.h>
 
@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <random>
@@ -177,6 +178,85 @@ void bench_million(const std::string& dir) {
              static_cast<double>(now_ns() - begin) / 1000);
 }
 
+struct Provisioned {
+  double per_second = 0;
+  double cpu_ns = 0;  // of one mapping
+};
+
+// `threads` threads map the next `count` blocks of each of `devices`, which they share out.
+Provisioned provision_all(ThinMetadata& pool, std::vector<std::unique_ptr<ThinDevice>>& devices,
+                          unsigned threads, std::uint64_t count, bool at_once) {
+  std::atomic<std::uint64_t> cpu{0};
+  const auto work = [&](unsigned thread) {
+    const std::uint64_t cpu_begin = cpu_ns();
+    for (std::uint64_t i = 0; i < count; ++i) {
+      for (std::size_t d = thread; d < devices.size(); d += threads) {
+        ThinDevice& device = *devices[d];
+        const std::uint64_t next = device.mapped_blocks();
+        if (!at_once || !device.try_provision(next).has_value()) {
+          provision(pool, device, next);
+        }
+      }
+    }
+    cpu += cpu_ns() - cpu_begin;
+  };
+  const std::uint64_t begin = now_ns();
+  std::vector<std::thread> others;
+  for (unsigned thread = 1; thread < threads; ++thread) {
+    others.emplace_back(work, thread);
+  }
+  work(0);
+  for (std::thread& other : others) {
+    other.join();
+  }
+  const auto mapped = static_cast<double>(count * devices.size());
+  return {mapped * 1e9 / static_cast<double>(now_ns() - begin),
+          static_cast<double>(cpu.load()) / mapped};
+}
+
+// New blocks of several devices, by one thread and by two, in turn: medians. What is committed in
+// between is not counted.
+void bench_provisioning(const std::string& dir) {
+  constexpr std::uint64_t kCount = 20000;  // of each device a round
+  constexpr int kRounds = 11;
+  ThinMetadataOptions options;
+  options.data_block_size = 128;
+  options.nr_data_blocks = 20 * kMillion;
+  options.dirty_bytes = std::size_t{256} << 20;
+  auto pool = must(ThinMetadata::open(dir, options));
+  std::vector<std::unique_ptr<ThinDevice>> devices;
+  for (std::uint32_t id = 0; id < 4; ++id) {
+    must(pool->create_thin(id));
+    devices.push_back(must(pool->open_device(id)));
+  }
+  for (const bool at_once : {false, true}) {
+    std::vector<double> ratios;
+    std::vector<double> rates[2];
+    std::vector<double> cpu[2];
+    for (int round = 0; round < kRounds; ++round) {
+      for (unsigned threads = 1; threads <= 2; ++threads) {
+        const Provisioned result = provision_all(*pool, devices, threads, kCount, at_once);
+        rates[threads - 1].push_back(result.per_second);
+        cpu[threads - 1].push_back(result.cpu_ns);
+        must(pool->commit());
+      }
+      ratios.push_back(rates[1].back() / rates[0].back());
+    }
+    const auto median = [](std::vector<double>& values) {
+      std::sort(values.begin(), values.end());
+      return values[values.size() / 2];
+    };
+    fmt::print("new blocks of 4 devices, {}:\n", at_once ? "try_provision" : "allocate and insert");
+    for (int i = 0; i < 2; ++i) {
+      fmt::print("  {} thread{}                           {:8.0f} k/s, {:.0f} ns of CPU each\n",
+                 i + 1, i == 0 ? " " : "s", median(rates[i]) / 1000, median(cpu[i]));
+    }
+    const double ratio = median(ratios);
+    fmt::print("  2 threads against 1                 {:8.2f} ({:.2f} to {:.2f})\n", ratio,
+               ratios.front(), ratios.back());
+  }
+}
+
 void bench_open(const std::string& dir, std::uint64_t mappings) {
   {
     auto pool = open_pool(dir, mappings + kMillion, std::size_t{256} << 20);
@@ -199,13 +279,18 @@ void bench_open(const std::string& dir, std::uint64_t mappings) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr, "usage: thin_metadata_bench DIR [MAPPINGS]\n");
+    fmt::print(stderr, "usage: thin_metadata_bench DIR [MAPPINGS | provisioning]\n");
     return 2;
   }
   const std::string dir = argv[1];
   const std::uint64_t mappings =
       argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 16 * mapperfs::kMillion;
   std::filesystem::create_directories(dir);
+  mapperfs::bench_provisioning(dir + "/provisioning");
+  if (argc > 2 && std::strcmp(argv[2], "provisioning") == 0) {
+    std::filesystem::remove_all(dir);
+    return 0;
+  }
   mapperfs::bench_million(dir + "/million");
   mapperfs::bench_open(dir + "/big", mappings);
   std::filesystem::remove_all(dir);
