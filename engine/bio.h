@@ -44,7 +44,7 @@ enum BioFlags : std::uint8_t {
   kBioNowait = 1 << 2,     // fail with kAgain rather than wait
   kBioMeta = 1 << 3,       // file system metadata
   kBioReadahead = 1 << 4,  // may be dropped
-  kBioInternal = 1 << 5,   // passes a mapped device that holds its bios back (read-modify-write)
+  kBioInternal = 1 << 5,   // of MappedDevice::run_exclusive(): passes while others are held back
 };
 
 // What is called when a bio has come all the way back. Lives at least as long as the bio.
@@ -75,7 +75,7 @@ struct Frame {
   Queue* home;                // whose pool it goes back to
   std::uint16_t bio_nr;       // which of a target's num_*_bios copies this is
   bool piece;                 // part of a split: the whole bio's frame is the one that is counted
-  bool nested;                // internal: this frame's bio was cut once already
+  std::uint8_t epoch;         // of md's counters: the one that it is counted in
   std::uint32_t stats_epoch;  // of engine/stats.h, which leaves it 0 when the bio has gone
   std::uint64_t stats_start_ns;  // of engine/stats.h: precise start
   alignas(16) std::byte per_io[kPerIoBytes];

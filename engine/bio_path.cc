@@ -190,17 +190,21 @@ bool MappedDevice::enter(Bio& bio, std::uint64_t& now_ns) noexcept {
   counters_.account_begin(now_ns);
   Queue& queue = Queue::current();
   IoCounters::Slot& slot = counters_.slot(queue);
-  IoCounters::add(slot.started, 1, std::memory_order_release);
+  // Looked at twice, in the same cache line: which epoch to count in must be known before, and who
+  // is held back is only known for sure after. A flip between the two does no harm, see
+  // close_range().
+  const std::uint32_t epoch = gate_.load(std::memory_order_relaxed) & kGateEpoch;
+  IoCounters::add(slot.started[epoch], 1, std::memory_order_release);
   light_barrier();
-  if (holds_.load(std::memory_order_acquire) != 0 &&
-      ((bio.flags & kBioInternal) == 0 || bio.frame_ != nullptr)) [[unlikely]] {
-    leave(slot);
+  const std::uint32_t gate = gate_.load(std::memory_order_acquire);
+  if (gate > kGateEpoch && held_back(bio, gate)) [[unlikely]] {
+    leave(slot, epoch);
     defer(bio);
     return false;
   }
   const Table* table = live_.load(std::memory_order_acquire);
   if (table == nullptr) [[unlikely]] {
-    leave(slot);
+    leave(slot, epoch);
     bio.end_io(BlkStatus::kIoError);
     return false;
   }
@@ -212,6 +216,7 @@ bool MappedDevice::enter(Bio& bio, std::uint64_t& now_ns) noexcept {
   frame.sectors = bio.sectors;
   frame.start_ns = now_ns;
   frame.piece = false;
+  frame.epoch = static_cast<std::uint8_t>(epoch);
   frame.stats_epoch = 0;
   bio.frame_ = &frame;
   if (StatsRegions* stats = stats_.load(std::memory_order_acquire)) [[unlikely]] {
@@ -404,10 +409,16 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
   if (StatsRegions* stats = md.stats_.load(std::memory_order_acquire)) [[unlikely]] {
     stats->end(bio, frame);
   }
+  const std::uint32_t epoch = frame.epoch;
   if (bio.status_ == BlkStatus::kRequeue) [[unlikely]] {
     Queue::free_frame(frame);
+    if ((bio.flags & kBioInternal) != 0 && bio.frame_ == nullptr) {
+      // The suspend waits for the exclusive work, which begins anew after it.
+      md.leave(slot, epoch);
+      return true;
+    }
     const bool deferred = md.defer_requeued(bio);
-    md.leave(slot);
+    md.leave(slot, epoch);
     if (!deferred) {
       submit_bio(bio);
     }
@@ -422,7 +433,7 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
   IoCounters::add(slot.sectors[group], frame.sectors);
   IoCounters::add(slot.time_ns[group], now_ns - frame.start_ns);
   Queue::free_frame(frame);
-  md.leave(slot);  // from here on the device may be gone
+  md.leave(slot, epoch);  // from here on the device may be gone
   return true;
 }
 
@@ -439,49 +450,19 @@ void MappedDevice::turn_off(Bio& bio) noexcept {
   bio.status_ = BlkStatus::kNotSupported;
 }
 
-// False: the suspend was given up meanwhile, the bio goes in again at once. Looked at under the
-// lock: whoever gives up clears the flag before it takes the lock to let the list go, so that no
-// bio joins a list that nobody empties any more.
-bool MappedDevice::defer_requeued(Bio& bio) noexcept {
-  const std::lock_guard<std::mutex> lock(deferred_mutex_);
-  if (!noflush_suspending()) {
-    return false;
-  }
-  deferred_.push_back(bio);
-  return true;
-}
-
 // The store to `finished` is the last touch of the device on the fast side: whoever waits for idle
-// may free it right after. It is told only by those who saw the hold; wait_idle() looks again by
-// itself for the others.
-void MappedDevice::leave(IoCounters::Slot& slot) noexcept {
-  if (holds_.load(std::memory_order_acquire) == 0) [[likely]] {
-    IoCounters::add(slot.finished, 1, std::memory_order_release);
+// may free it right after. Only those are told who saw that somebody waits for their epoch: the one
+// that is not current any more waits for a range, both for a hold. The waiters look again by
+// themselves for the others.
+void MappedDevice::leave(IoCounters::Slot& slot, std::uint32_t epoch) noexcept {
+  const std::uint32_t gate = gate_.load(std::memory_order_acquire);
+  if (gate <= kGateEpoch || (gate < kGateHold && (gate & kGateEpoch) == epoch)) [[likely]] {
+    IoCounters::add(slot.finished[epoch], 1, std::memory_order_release);
     return;
   }
   const std::lock_guard<std::mutex> lock(deferred_mutex_);
-  IoCounters::add(slot.finished, 1, std::memory_order_release);
+  IoCounters::add(slot.finished[epoch], 1, std::memory_order_release);
   idle_cv_.notify_all();
-}
-
-void MappedDevice::defer(Bio& bio) noexcept {
-  if ((bio.flags & (kBioNowait | kBioReadahead)) != 0) {
-    bio.end_io((bio.flags & kBioNowait) != 0 ? BlkStatus::kAgain : BlkStatus::kIoError);
-    return;
-  }
-  {
-    const std::lock_guard<std::mutex> lock(deferred_mutex_);
-    if (holds_.load(std::memory_order_acquire) != 0 && !removed()) {
-      deferred_.push_back(bio);
-      return;
-    }
-  }
-  // The hold ended between the two looks, or the device is going for good.
-  if (removed()) {
-    bio.end_io(BlkStatus::kIoError);
-  } else {
-    submit_bio(bio);
-  }
 }
 
 namespace {

@@ -47,13 +47,19 @@ IoCounters::Slot& IoCounters::far_slot(std::size_t index) noexcept {
 
 // Finished is read before started: what is in flight at the first reading cannot be hidden by what
 // starts and finishes between the two.
-bool IoCounters::idle() const {
+bool IoCounters::settled(std::size_t epoch, std::size_t end_epoch) const {
   std::uint64_t finished = 0;
   std::uint64_t started = 0;
-  for_each_slot(
-      [&finished](const Slot& slot) { finished += slot.finished.load(std::memory_order_acquire); });
-  for_each_slot(
-      [&started](const Slot& slot) { started += slot.started.load(std::memory_order_acquire); });
+  for_each_slot([&](const Slot& slot) {
+    for (std::size_t i = epoch; i < end_epoch; ++i) {
+      finished += slot.finished[i].load(std::memory_order_acquire);
+    }
+  });
+  for_each_slot([&](const Slot& slot) {
+    for (std::size_t i = epoch; i < end_epoch; ++i) {
+      started += slot.started[i].load(std::memory_order_acquire);
+    }
+  });
   return started == finished;
 }
 
@@ -69,8 +75,10 @@ IoSums IoCounters::sums(std::uint64_t now_ns) const {
   std::uint64_t finished = 0;
   std::uint64_t started = 0;
   for_each_slot([&](const Slot& slot) {
-    finished += slot.finished.load(std::memory_order_acquire);
-    started += slot.started.load(std::memory_order_acquire);
+    for (std::size_t epoch = 0; epoch < kEpochs; ++epoch) {
+      finished += slot.finished[epoch].load(std::memory_order_acquire);
+      started += slot.started[epoch].load(std::memory_order_acquire);
+    }
     for (std::size_t group = 0; group < kStatGroups; ++group) {
       sums.ios[group] += slot.ios[group].load(std::memory_order_relaxed);
       sums.sectors[group] += slot.sectors[group].load(std::memory_order_relaxed);

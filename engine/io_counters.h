@@ -1,6 +1,10 @@
 // Per-queue counters of a mapped device: bios in flight and I/O statistics. Each queue's thread
 // writes its own slot with plain stores; sums are taken by reading all slots.
 //
+// Bios in flight are counted in two epochs. Whoever wants to wait for those that are under way, and
+// not for those that come meanwhile, sends the new ones to the other epoch and waits until the old
+// one is settled (sleepable RCU, as the kernel has it).
+//
 // The time during which anything was in flight cannot be added up from queues, since they overlap.
 // It is kept as the kernel keeps it (update_io_ticks in block/blk-core.c): one stamp a device, up
 // to which all is accounted. Whoever begins or ends a bio in a later tick of the coarse clock moves
@@ -20,6 +24,7 @@ namespace mapperfs {
 // The classes of /sys/block/*/stat.
 enum class StatGroup : std::uint8_t { kRead, kWrite, kDiscard, kFlush };
 inline constexpr std::size_t kStatGroups = 4;
+inline constexpr std::size_t kEpochs = 2;
 
 struct IoSums {
   std::array<std::uint64_t, kStatGroups> ios{};
@@ -33,8 +38,9 @@ class IoCounters {
  public:
   // One queue's share. Written by that queue's thread only.
   struct alignas(kCacheLineBytes) Slot {
-    std::atomic<std::uint64_t> started{0};
-    std::atomic<std::uint64_t> finished{0};
+    // By epoch. What started in one finishes in the same one, perhaps in another queue's slot.
+    std::array<std::atomic<std::uint64_t>, kEpochs> started{};
+    std::array<std::atomic<std::uint64_t>, kEpochs> finished{};
     std::array<std::atomic<std::uint64_t>, kStatGroups> ios{};
     std::array<std::atomic<std::uint64_t>, kStatGroups> sectors{};
     std::array<std::atomic<std::uint64_t>, kStatGroups> time_ns{};
@@ -58,7 +64,9 @@ class IoCounters {
   }
   // True at some moment during the call nothing was in flight. Meant for after new bios are held
   // back and a heavy_barrier().
-  [[nodiscard]] bool idle() const;
+  [[nodiscard]] bool idle() const { return settled(0, kEpochs); }
+  // The same of one epoch: true only after everything counted in it before the call has finished.
+  [[nodiscard]] bool idle(std::size_t epoch) const { return settled(epoch, epoch + 1); }
   // Of that moment, where `now_ns` is one of the coarse clock.
   [[nodiscard]] IoSums sums(std::uint64_t now_ns = 0) const;
 
@@ -86,6 +94,7 @@ class IoCounters {
 
   void move_stamp(std::uint64_t now_ns, bool busy) const noexcept;
   static Slot& make_slot(Place& place) noexcept;
+  [[nodiscard]] bool settled(std::size_t epoch, std::size_t end_epoch) const;
   Slot& far_slot(std::size_t index) noexcept;
   template <typename Fn>
   void for_each_slot(Fn fn) const;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <utility>
 
 #include "engine/engine.h"
@@ -14,10 +13,6 @@
 namespace mapperfs {
 
 namespace {
-
-// How long a drain sleeps before it looks again by itself: a bio that left without seeing the hold
-// does not wake it.
-constexpr std::chrono::microseconds kDrainPoll{200};
 
 // Table lines and messages open devices through the engine, on behalf of one mapped device.
 class EngineOpener final : public DeviceOpener {
@@ -164,45 +159,7 @@ Status MappedDevice::clear() {
   return engine_.set_dependencies(*this, Slot::kInactive, {});
 }
 
-// Holding bios back ------------------------------------------------------------------------------
-
-void MappedDevice::hold() {
-  holds_.fetch_add(1, std::memory_order_seq_cst);
-  heavy_barrier();
-}
-
-void MappedDevice::release() {
-  BioList list;
-  {
-    const std::lock_guard<std::mutex> lock(deferred_mutex_);
-    if (holds_.fetch_sub(1, std::memory_order_acq_rel) != 1) {
-      return;
-    }
-    list.swap(deferred_);
-  }
-  while (Bio* bio = list.pop_front()) {
-    submit_bio(*bio);
-  }
-}
-
-bool MappedDevice::wait_idle(const std::function<bool()>& interrupted) {
-  std::unique_lock<std::mutex> lock(deferred_mutex_);
-  while (!counters_.idle()) {
-    if (interrupted) {
-      lock.unlock();
-      const bool give_up = interrupted();
-      lock.lock();
-      if (give_up) {
-        return false;
-      }
-      if (counters_.idle()) {
-        break;
-      }
-    }
-    idle_cv_.wait_for(lock, kDrainPoll);
-  }
-  return true;
-}
+// Suspend and resume ------------------------------------------------------------------------------
 
 // Who has the mutex may be waiting for I/O that never ends.
 std::unique_lock<std::mutex> MappedDevice::lock_control(const std::function<bool()>& interrupted) {
@@ -304,7 +261,6 @@ Status MappedDevice::resume_locked(const SuspendOptions& options) {
   suspended_.store(false, std::memory_order_release);
   release();
   allow_bypass();
-  resumed_cv_.notify_all();
   return {};
 }
 
@@ -409,31 +365,17 @@ void MappedDevice::allow_bypass() {
   bypass_barred_ = false;
 }
 
-bool MappedDevice::run_exclusive(const std::function<void()>& work) {
-  std::unique_lock<std::mutex> lock(control_mutex_);
-  resumed_cv_.wait(lock, [this] { return !suspended_.load() || removed(); });
-  if (removed()) {
-    return false;
-  }
-  hold();
-  wait_idle({});
-  work();
-  release();
-  return true;
-}
-
-bool MappedDevice::falls_idle(std::uint64_t until_ns) {
-  const Env& env = engine_.env();
-  return wait_idle([&] { return env.now_ns() >= until_ns; });
-}
-
 void MappedDevice::destroy() {
   removed_.store(true, std::memory_order_release);
+  {
+    // Under the mutex, or one who has just looked would sleep through it.
+    const std::lock_guard<std::mutex> lock(deferred_mutex_);
+    open_cv_.notify_all();
+  }
   std::unique_ptr<Table> live;
   std::unique_ptr<Table> inactive;
   {
     const std::lock_guard<std::mutex> control(control_mutex_);
-    resumed_cv_.notify_all();  // under the mutex, or one who has just looked would sleep through it
     const Table* table = live_.load(std::memory_order_acquire);
     if (!suspended_.load(std::memory_order_acquire)) {
       if (table != nullptr) {

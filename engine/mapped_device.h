@@ -1,22 +1,25 @@
 // A mapped device: a name, two table slots, and the way of a bio through the live one.
 //
 // Threads. submit() and what it calls run on any thread and never block. Control operations may
-// block. Suspend, resume, remove and run_exclusive() take control_mutex_ and so run one at a time;
-// loads, messages and queries do not wait for them: they take table_mutex_, which is held for no
-// wait on I/O in flight. Lock order: control_mutex_, table_mutex_ (of the device above before those
-// of the device below), then the engine's mutex, then deferred_mutex_.
+// block. Suspend, resume and remove take control_mutex_ and so run one at a time; loads, messages
+// and queries do not wait for them: they take table_mutex_, which is held for no wait on I/O in
+// flight. Exclusive work runs one at a time as well, under exclusive_mutex_, which nothing that
+// controls the device takes. Lock order: exclusive_mutex_ or control_mutex_ (nobody takes both),
+// table_mutex_ (of the device above before those of the device below), then the engine's mutex,
+// then deferred_mutex_.
 //
 // Invariants
 //  1. A bio inside the device is counted in counters_ from enter to pop_frame; while anything is
-//  counted, the
-//     live table stays.
-//  2. holds_ > 0: no bio enters (kBioInternal excepted); they queue on deferred_ in order.
-//  3. live_ is changed only with holds_ > 0 and nothing in flight.
+//     counted, or exclusive work is inside, the live table stays.
+//  2. kGateHold in gate_: no bio enters; kGateRange: none that overlaps range_ does (kBioInternal
+//     excepted, both times). Such bios queue on deferred_ in order.
+//  3. live_ is changed only with kGateHold in gate_ and nothing inside.
 //
 // Crash: a mapped device keeps nothing on media of its own.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -124,11 +127,18 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   [[nodiscard]] bool removed() const { return removed_.load(std::memory_order_acquire); }
   [[nodiscard]] IoSums io_sums() const;
 
-  // Keeps every other bio out while `work` runs with nothing in flight; the bios that `work`
-  // submits carry kBioInternal. Waits while the device is suspended. For read-modify-write of a
-  // part of a sector, and for statistics regions. False: the device was removed first. Blocks; not
-  // for queue threads.
-  bool run_exclusive(const std::function<void()>& work);
+  // Runs `work` while no other bio that overlaps [sector, sector + sectors) is inside; whatever
+  // does not overlap goes on. `work` submits its bios to this device, within that range, with
+  // kBioInternal, and waits for them. The live table stays as it is meanwhile: a suspend waits for
+  // `work` as it waits for a bio. For read-modify-write of parts of a block.
+  //
+  // Waits while the device is suspended, for other exclusive work, and for the bios that are under
+  // way, wherever they are. kRequeue from `work`, which is what its bios end with where a noflush
+  // suspend pushes them back, has it called again after the resume, perhaps over another table.
+  // Else its outcome, or kIoError where the device was removed first. Blocks; not for queue
+  // threads.
+  BlkStatus run_exclusive(sector_t sector, sector_t sectors,
+                          const std::function<BlkStatus()>& work);
 
   // For who reads and writes the live table's one file past the engine, as FUSE passthrough does:
   // the file's descriptor, the device's own, and from now to end_bypass() the live table stays;
@@ -159,17 +169,25 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   bool map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept;
   static bool refuse(Bio& bio, BlkStatus status) noexcept;
   void turn_off(Bio& bio) noexcept;
-  // False: the suspend was given up meanwhile, the bio goes in again.
-  bool defer_requeued(Bio& bio) noexcept;
-  void defer(Bio& bio) noexcept;
-  void leave(IoCounters::Slot& slot) noexcept;
+  void leave(IoCounters::Slot& slot, std::uint32_t epoch) noexcept;
   // Pops the bio's innermost frame. False: someone else holds the bio now.
   static bool pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept;
 
-  // Holding bios back: mapped_device.cc.
+  // Holding bios back: engine/hold_back.cc. A drain looks again by itself after so long: a bio that
+  // left without seeing the hold does not wake it.
+  static constexpr std::chrono::microseconds kDrainPoll{200};
+  [[nodiscard]] bool held_back(const Bio& bio, std::uint32_t gate) const noexcept;
+  void defer(Bio& bio) noexcept;
+  // False: the suspend was given up meanwhile, the bio goes in again.
+  bool defer_requeued(Bio& bio) noexcept;
   void hold();
   void release();
   bool wait_idle(const std::function<bool()>& interrupted);
+  bool wait_open();
+  void close_range(sector_t sector, sector_t sectors);
+  void open_range();
+  void wait_settled(std::uint32_t epoch);
+  bool begin_exclusive();
   // Without control_mutex_ where it was interrupted.
   std::unique_lock<std::mutex> lock_control(const std::function<bool()>& interrupted);
   Status suspend_locked(const SuspendOptions& options);
@@ -192,9 +210,16 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   const std::uint64_t serial_;
   const unsigned minor_;
 
-  // The way of a bio reads these two together.
+  // Bits of gate_. The epoch is that of counters_ in which bios that come are counted.
+  static constexpr std::uint32_t kGateEpoch = 1;
+  static constexpr std::uint32_t kGateRange = 2;
+  static constexpr std::uint32_t kGateHold = 4;
+
+  // The way of a bio reads these together; the range only with kGateRange.
   std::atomic<Table*> live_{nullptr};
-  std::atomic<std::uint32_t> holds_{0};
+  std::atomic<std::uint32_t> gate_{0};
+  std::atomic<sector_t> range_sector_{0};
+  std::atomic<sector_t> range_sectors_{0};
   std::atomic<bool> discard_off_{false};       // a device below said kTargetError
   std::atomic<bool> write_zeroes_off_{false};  //
   std::atomic<StatsRegions*> stats_{nullptr};
@@ -207,8 +232,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   std::atomic<bool> suspended_{false};
   std::atomic<std::uint32_t> event_nr_{0};
 
+  std::mutex exclusive_mutex_;
   std::mutex control_mutex_;
-  std::condition_variable resumed_cv_;  // with control_mutex_: suspended_ fell or removed_ rose
   mutable std::shared_mutex table_mutex_;
   std::unique_ptr<Table> live_owner_;  // table_mutex_
   std::unique_ptr<Table> inactive_;    // table_mutex_
@@ -222,7 +247,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
 
   std::mutex deferred_mutex_;
   BioList deferred_;                 // deferred_mutex_
-  std::condition_variable idle_cv_;  // with deferred_mutex_
+  bool exclusive_inside_ = false;    // deferred_mutex_: exclusive work runs
+  std::condition_variable idle_cv_;  // with deferred_mutex_: someone left
+  std::condition_variable open_cv_;  // with deferred_mutex_: kGateHold fell or removed_ rose
 
   // Under the engine's mutex.
   std::string name_;

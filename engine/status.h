@@ -25,7 +25,8 @@ enum class [[nodiscard]] BlkStatus : std::uint8_t{
     kMedium,        // ENODATA: unreadable sector
     kResource,      // ENOMEM
     kReadOnly,      // EPERM, as a write to a read-only mapped device
-    kRequeue,       // never seen by a submitter: back to the mapped device (noflush suspend)
+    kRequeue,       // back to the mapped device (noflush suspend); of submitters only exclusive
+                    // work sees it
 };
 
 int errno_of(BlkStatus status) noexcept;

@@ -38,8 +38,10 @@ BlkStatus write_unaligned(MappedDevice& device, std::uint32_t block_bytes,
       std::max(end, std::min((end + mask) & ~mask, device.size_sectors() << kSectorShift));
   const auto span = static_cast<std::size_t>(((to - from) + 511) & ~std::uint64_t{511});
   const AlignedBuffer buffer = make_aligned_buffer(span);
-  BlkStatus status = BlkStatus::kOk;
-  const bool ran = device.run_exclusive([&] {
+  // Called anew where a suspend pushed its bios back: it reads again, since the table may be
+  // another by then.
+  const auto change = [&] {
+    BlkStatus status = BlkStatus::kOk;
     const std::size_t block = std::min<std::size_t>(block_bytes, span);
     if (offset_bytes != from) {
       status = transfer(device, Op::kRead, from, buffer.get(), block, 0);
@@ -54,8 +56,9 @@ BlkStatus write_unaligned(MappedDevice& device, std::uint32_t block_bytes,
       std::memcpy(buffer.get() + (offset_bytes - from), data.data(), data.size());
       status = transfer(device, Op::kWrite, from, buffer.get(), span, flags);
     }
-  });
-  return ran ? status : BlkStatus::kIoError;
+    return status;
+  };
+  return device.run_exclusive(from >> kSectorShift, span >> kSectorShift, change);
 }
 
 void run_in_order(ThreadPool& pool, const std::shared_ptr<SharedDevice>& shared,

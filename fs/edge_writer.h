@@ -1,5 +1,6 @@
-// Writes that do not begin and end on block boundaries: read, change, write back, with every other
-// bio kept out meanwhile, so that they are atomic against other writes of the same sectors.
+// Writes that do not begin and end on block boundaries: read, change, write back. Bios that overlap
+// these blocks are kept out meanwhile, so that they are atomic against other writes of the same
+// sectors; all others go on.
 #pragma once
 
 #include <cstddef>

@@ -29,7 +29,7 @@ void InFlight::drain(Section section) const {
   std::mutex mutex;
   std::condition_variable never;
   std::unique_lock<std::mutex> lock(mutex);
-  while (!counters_[section].idle()) {
+  while (!counters_.idle(section)) {
     never.wait_for(lock, kDrainPoll);
   }
 }

@@ -8,7 +8,6 @@
 // Cost of a section: one plain store to the thread's own counter at its begin and one at its end.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <mutex>
@@ -26,14 +25,14 @@ class InFlight {
   // Before the look-up. What is found in it stays usable until leave().
   Section enter() noexcept {
     const Section section = current_.load(std::memory_order_acquire);
-    IoCounters::add(counters_[section].slot(Queue::current()).started, 1,
+    IoCounters::add(counters_.slot(Queue::current()).started[section], 1,
                     std::memory_order_release);
     light_barrier();
     return section;
   }
   // Perhaps on another thread than enter().
   void leave(Section section) noexcept {
-    IoCounters::add(counters_[section].slot(Queue::current()).finished, 1,
+    IoCounters::add(counters_.slot(Queue::current()).finished[section], 1,
                     std::memory_order_release);
   }
   // Waits until all sections open now are closed. Not from inside one. May block as long as the
@@ -45,7 +44,7 @@ class InFlight {
 
   std::mutex mutex_;  // one synchronize() at a time
   std::atomic<Section> current_{0};
-  std::array<IoCounters, 2> counters_;
+  IoCounters counters_;  // a section is one of its epochs
 };
 
 }  // namespace mapperfs::thinp

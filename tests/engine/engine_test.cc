@@ -405,7 +405,8 @@ TEST_F(EngineTest, ShutDownDoesNotWaitForWhoKeepsADevice) {
   };
   TestBio bio(*stuck, Op::kRead, 0, 1);
   bio.submit();
-  std::thread writer([&] { EXPECT_TRUE(stuck->run_exclusive([] {})); });
+  const auto work = [] { return BlkStatus::kOk; };
+  std::thread writer([&] { EXPECT_EQ(stuck->run_exclusive(0, 8, work), BlkStatus::kOk); });
   EXPECT_EQ(engine_->shut_down(/*patience_ns=*/1), (Lines{"b"}));
   kept->end_io(BlkStatus::kOk);
   writer.join();

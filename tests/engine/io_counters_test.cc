@@ -21,11 +21,11 @@ TEST(IoCounters, WhatStartedAndDidNotFinishIsInFlight) {
   IoCounters counters;
   IoCounters::Slot& slot = counters.slot(Queue::current());
   EXPECT_EQ(&slot, &counters.slot(Queue::current()));
-  IoCounters::add(slot.started, 3);
-  IoCounters::add(slot.finished, 1);
+  IoCounters::add(slot.started[0], 3);
+  IoCounters::add(slot.finished[0], 1);
   EXPECT_FALSE(counters.idle());
   EXPECT_EQ(counters.sums().in_flight, 2U);
-  IoCounters::add(slot.finished, 2);
+  IoCounters::add(slot.finished[0], 2);
   EXPECT_TRUE(counters.idle());
 }
 
@@ -40,8 +40,8 @@ TEST(IoCounters, QueuesBeyondTheFirstOnesCountToo) {
   for (std::size_t i = 0; i < kThreads; ++i) {
     threads.emplace_back([&] {
       IoCounters::Slot& mine = counters.slot(Queue::current());
-      IoCounters::add(mine.started, 2);
-      IoCounters::add(mine.finished, 1);
+      IoCounters::add(mine.started[0], 2);
+      IoCounters::add(mine.finished[0], 1);
       EXPECT_EQ(&mine, &counters.slot(Queue::current()));
       std::unique_lock lock(mutex);
       slots.insert(&mine);
@@ -54,18 +54,18 @@ TEST(IoCounters, QueuesBeyondTheFirstOnesCountToo) {
   }
   EXPECT_EQ(counters.sums().in_flight, kThreads);
   EXPECT_FALSE(counters.idle());
-  IoCounters::add(counters.slot(Queue::current()).finished, kThreads);
+  IoCounters::add(counters.slot(Queue::current()).finished[0], kThreads);
   EXPECT_TRUE(counters.idle());
 }
 
 // A bio may end on another thread than the one that submitted it: the sums balance, not the slots.
 TEST(IoCounters, StartsAndFinishesOfDifferentQueuesBalance) {
   IoCounters counters;
-  IoCounters::add(counters.slot(Queue::current()).started, 5);
+  IoCounters::add(counters.slot(Queue::current()).started[0], 5);
   std::thread([&] {
     IoCounters::Slot& other = counters.slot(Queue::current());
     EXPECT_NE(&other, nullptr);
-    IoCounters::add(other.finished, 5);
+    IoCounters::add(other.finished[0], 5);
     IoCounters::add(other.ios[static_cast<std::size_t>(StatGroup::kWrite)], 5);
     IoCounters::add(other.sectors[static_cast<std::size_t>(StatGroup::kWrite)], 40);
     IoCounters::add(other.time_ns[static_cast<std::size_t>(StatGroup::kWrite)], 700);
@@ -79,16 +79,34 @@ TEST(IoCounters, StartsAndFinishesOfDifferentQueuesBalance) {
   EXPECT_EQ(sums.ios[static_cast<std::size_t>(StatGroup::kRead)], 0U);
 }
 
+TEST(IoCounters, EachEpochSettlesForItself) {
+  IoCounters counters;
+  IoCounters::Slot& slot = counters.slot(Queue::current());
+  IoCounters::add(slot.started[0], 2);
+  IoCounters::add(slot.started[1], 1);
+  EXPECT_FALSE(counters.idle(0));
+  EXPECT_FALSE(counters.idle(1));
+  EXPECT_EQ(counters.sums().in_flight, 3U);
+  std::thread([&] { IoCounters::add(counters.slot(Queue::current()).finished[0], 2); }).join();
+  EXPECT_TRUE(counters.idle(0));
+  EXPECT_FALSE(counters.idle(1));
+  EXPECT_FALSE(counters.idle());
+  EXPECT_EQ(counters.sums().in_flight, 1U);
+  IoCounters::add(slot.finished[1], 1);
+  EXPECT_TRUE(counters.idle(1));
+  EXPECT_TRUE(counters.idle());
+}
+
 constexpr std::uint64_t kMs = 1000000;
 
 // A bio of `slot` at those moments.
 void begin(IoCounters& counters, IoCounters::Slot& slot, std::uint64_t ms) {
   counters.account_begin(ms * kMs);
-  IoCounters::add(slot.started, 1);
+  IoCounters::add(slot.started[0], 1);
 }
 void end(IoCounters& counters, IoCounters::Slot& slot, std::uint64_t ms) {
   counters.account_end(ms * kMs);
-  IoCounters::add(slot.finished, 1);
+  IoCounters::add(slot.finished[0], 1);
 }
 std::uint64_t busy_ms(const IoCounters& counters, std::uint64_t now_ms) {
   return counters.sums(now_ms * kMs).busy_ns / kMs;

@@ -1,4 +1,4 @@
-// A mapped device: two slots, suspend and resume, swaps, removal, exclusive work, queries.
+// A mapped device: two slots, suspend and resume, swaps, removal, queries.
 #include <gtest/gtest.h>
 
 #include <cerrno>
@@ -402,7 +402,8 @@ TEST_F(MappedDeviceTest, ARemovedDeviceAnswersEnxio) {
   expect_error(md->resume({}), ENXIO, "being removed");
   const std::string_view words[] = {"hello"};
   expect_error(md->message(0, words).status(), ENXIO, "being removed");
-  EXPECT_FALSE(md->run_exclusive([] { FAIL() << "ran on a removed device"; }));
+  const auto work = [] { return BlkStatus::kOk; };
+  EXPECT_EQ(md->run_exclusive(0, 8, work), BlkStatus::kIoError);
 }
 
 // wipe_table -------------------------------------------------------------------------------------
@@ -421,57 +422,6 @@ TEST_F(MappedDeviceTest, WipeReplacesTheTableByErrorOfTheSameSize) {
 TEST_F(MappedDeviceTest, WipeNeedsATable) {
   const auto md = make("md");
   expect_error(md->wipe_table({}), EINVAL, "no table to wipe");
-}
-
-// Exclusive work ---------------------------------------------------------------------------------
-
-TEST_F(MappedDeviceTest, ExclusiveWorkKeepsOthersOut) {
-  const auto md = bring_up("md", {"0 100 plain dev d"});
-  TestBio other(*md, Op::kWrite, 8, 1);
-  EXPECT_TRUE(md->run_exclusive([&] {
-    other.submit();
-    EXPECT_FALSE(other.done());
-    EXPECT_EQ(TestBio(*md, Op::kRead, 0, 1, kBioInternal).run(), BlkStatus::kOk);
-    EXPECT_EQ(TestBio(*md, Op::kWrite, 0, 1, kBioInternal).run(), BlkStatus::kOk);
-  }));
-  EXPECT_TRUE(other.done());
-  EXPECT_EQ(d_.seen(), (Lines{"read 0+1 internal", "write 0+1 internal", "write 8+1"}));
-}
-
-TEST_F(MappedDeviceTest, InternalBiosWaitAtASuspendedLowerDevice) {
-  const auto low = bring_up("low", {"0 100 plain dev d"});
-  const auto top = bring_up("top", {"0 100 plain dev low io=4"});
-  expect_ok(low->suspend({}));
-  TestBio whole(*top, Op::kRead, 0, 2, kBioInternal);
-  TestBio cut(*top, Op::kRead, 0, 8, kBioInternal);
-  EXPECT_TRUE(top->run_exclusive([&] {
-    whole.submit();
-    cut.submit();
-  }));
-  EXPECT_FALSE(whole.done() || cut.done());
-  expect_ok(low->resume({}));
-  EXPECT_TRUE(whole.done() && cut.done());
-}
-
-TEST_F(MappedDeviceTest, ExclusiveWorkWaitsForTheResume) {
-  const auto md = bring_up("md", {"0 100 plain dev d"});
-  expect_ok(md->suspend({}));
-  std::atomic<bool> ran{false};
-  std::thread worker([&] { EXPECT_TRUE(md->run_exclusive([&] { ran = true; })); });
-  EXPECT_FALSE(ran.load());
-  expect_ok(md->resume({}));
-  worker.join();
-  EXPECT_TRUE(ran.load());
-}
-
-TEST_F(MappedDeviceTest, ExclusiveWorkGivesUpWhenTheDeviceIsRemoved) {
-  for (int round = 0; round < 50; ++round) {
-    const auto md = bring_up("md", {"0 100 plain dev d"});
-    expect_ok(md->suspend({}));
-    std::thread worker([&] { EXPECT_FALSE(md->run_exclusive([] { FAIL() << "ran"; })); });
-    expect_ok(engine_->remove("md", false));
-    worker.join();
-  }
 }
 
 // Messages and queries ---------------------------------------------------------------------------
@@ -656,9 +606,8 @@ TEST_F(MappedDeviceTest, ControlFromManyThreads) {
     i % 4 == 0 ? expect_ok(md->clear()) : expect_ok(md->resume({}));
   });
   repeat(60, [&](int) {
-    EXPECT_TRUE(md->run_exclusive([&] {
-      bad += TestBio(*md, Op::kRead, 0, 1, kBioInternal).run() != BlkStatus::kOk ? 1 : 0;
-    }));
+    const auto work = [&] { return TestBio(*md, Op::kRead, 0, 1, kBioInternal).run(); };
+    EXPECT_EQ(md->run_exclusive(0, 8, work), BlkStatus::kOk);
   });
   repeat(200, [&](int) {
     EXPECT_EQ(md->table_lines(Slot::kLive, false).size(), 1U);
