@@ -12,6 +12,9 @@ namespace mapperfs {
 
 namespace {
 
+// The kernel's largest: 12 bits of a device number.
+constexpr std::uint64_t kMaxMajor = 4095;
+
 Status no_such_device(const std::string& name) {
   return {ENXIO, fmt::format("there is no mapped device \"{}\"", name)};
 }
@@ -345,6 +348,31 @@ void Engine::drop_open(MappedDevice& device) {
   finish_removal(*last);
 }
 
+// What can be no device whatever there is: its own sentence, since "no such file" would have the
+// user look for one.
+Status Engine::check_word(const std::string& word) {
+  const std::size_t scheme = word.find("://");
+  if (scheme != std::string::npos && scheme != 0 &&
+      std::all_of(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(scheme), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+';
+      })) {
+    return {ENOENT, fmt::format("\"{}\" is a URI, and devices are paths, MAJOR:MINOR or names of "
+                                "mapped devices: \"{}\" is not supported",
+                                word, word.substr(0, scheme))};
+  }
+  const std::size_t colon = word.find(':');
+  std::uint64_t major = 0;
+  std::uint64_t minor = 0;
+  if (colon != std::string::npos && parse_decimal(std::string_view(word).substr(0, colon), major) &&
+      parse_decimal(std::string_view(word).substr(colon + 1), minor) &&
+      (major > kMaxMajor || minor >= kMaxMinors)) {
+    return {EOVERFLOW, fmt::format("there is no device {}: major numbers are at most {}, minor "
+                                   "numbers at most {}",
+                                   word, kMaxMajor, kMaxMinors - 1)};
+  }
+  return {};
+}
+
 Result<DevRef> Engine::open_word(const std::string& word, DeviceMode mode,
                                  MappedDevice& for_device) {
   const std::string name =
@@ -376,6 +404,9 @@ Result<DevRef> Engine::open_word(const std::string& word, DeviceMode mode,
     return Status(ENOENT, fmt::format("\"{}\" is inside this mount, which has no mapped device "
                                       "\"{}\"",
                                       word, name));
+  }
+  if (Status status = check_word(word); !status.ok()) {
+    return status;
   }
   return backing_.open(word, mode);
 }

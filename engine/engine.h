@@ -155,6 +155,8 @@ class Engine {
   void end(MappedDevice& device);
   // Whether nothing of it is under way, and nothing will be; with a flush. Gives up at `until_ns`.
   bool quiesce(MappedDevice& device, std::uint64_t until_ns);
+  // ENOENT, EOVERFLOW: a word that is not a path, a name or a possible number.
+  static Status check_word(const std::string& word);
   // "512:N" as a mapped device's numbers are printed.
   static bool parse_mapped_number(const std::string& word, unsigned& minor);
   void notify_event(MappedDevice& device);

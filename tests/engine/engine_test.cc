@@ -227,6 +227,9 @@ TEST_F(EngineTest, WordsOfMappedDevices) {
   expect_error(load(*md, {"0 8 plain dev /mnt/none"}), ENOENT, "no mapped device \"none\"");
   expect_error(load(*md, {"0 8 plain dev 512:5"}), ENXIO, "there is no mapped device 512:5");
   expect_error(load(*md, {"0 8 plain dev none"}), ENOENT, "no such file: none");
+  expect_error(load(*md, {"0 8 plain dev nbd://localhost/x"}), ENOENT, "\"nbd\" is not supported");
+  expect_error(load(*md, {"0 8 plain dev 5000:1"}), EOVERFLOW, "at most 4095");
+  expect_error(load(*md, {"0 8 plain dev 8:1048576"}), EOVERFLOW, "at most 1048575");
   EXPECT_EQ(low->info().open_count, 1);
 }
 
