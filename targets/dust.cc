@@ -196,6 +196,13 @@ class DustTarget final : public Target {
   Result<std::string> block_message(std::span<const std::string_view> argv) {
     std::uint64_t block = 0;
     std::uint64_t fail_count = 0;
+    for (const std::string_view plain :
+         {"disable", "enable", "quiet", "countbadblocks", "clearbadblocks", "listbadblocks"}) {
+      if (same_word(argv[0], plain)) {
+        return Status(EINVAL,
+                      fmt::format("{} takes no argument, {} given", plain, argv.size() - 1));
+      }
+    }
     if (!parse_decimal(argv[1], block)) {
       return Status(EINVAL, fmt::format("{}: \"{}\" is not a block number", argv[0], argv[1]));
     }

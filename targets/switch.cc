@@ -248,7 +248,12 @@ class SwitchTarget final : public Target {
     if (!rest.empty()) {
       return bad_argument(argument);
     }
-    if (cycle == 0 || cycle - 1 > region) {
+    if (cycle == 0) {  // the kernel counts it down past 0 before it says the same
+      return {EINVAL, fmt::format("invalid set_region_mappings cycle length: 0 is not between 1 "
+                                  "and {}",
+                                  region + 1)};
+    }
+    if (cycle - 1 > region) {
       return {EINVAL,
               fmt::format("invalid set_region_mappings cycle length: {} > {}", cycle - 1, region)};
     }

@@ -128,6 +128,8 @@ TEST_F(DustTest, RefusesMessagesInTheKernelsWords) {
       {"addbadblock 5 -1", "\"-1\" is not a fail count"},
       {"addbadblock 5 256", "selected write fail count out of range"},
       {"queryblock 5 1", "unrecognized message 'queryblock' received"},
+      {"enable x", "enable takes no argument, 1 given"},
+      {"countbadblocks 1 2", "countbadblocks takes no argument, 2 given"},
       {"nosuch", "unrecognized message 'nosuch' received"},
       {"nosuch 1", "unrecognized message 'nosuch' received"},
       {"a b c d", "invalid number of arguments '4'"},

@@ -60,6 +60,8 @@ TEST_F(SwitchTest, RefusesInTheKernelsWords) {
             std::string::npos);
   EXPECT_NE(refusal("set_region_mappings 0:7").find("device: 7 >= 3"), std::string::npos);
   EXPECT_NE(refusal("set_region_mappings R2,5").find("cycle length: 1 > 0"), std::string::npos);
+  EXPECT_NE(refusal("set_region_mappings R0,1").find("cycle length: 0 is not between 1 and 1"),
+            std::string::npos);
   EXPECT_NE(refusal("set_region_mappings 3f:0 R1,1").find("region number: 64 >= 64"),
             std::string::npos);
   EXPECT_NE(refusal("set_region_mappings 0:1 R1,ffffffffffffffff").find("region number"),
