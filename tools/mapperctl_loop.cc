@@ -147,12 +147,22 @@ bool verb_detach(Session& session, const std::string& name) {
     return session.fail(fmt::format("mapperctl: no loop device is attached to {}", *path));
   }
   for (const std::string& loop : loops) {
-    const UniqueFd device(::open(loop.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!device.valid()) return fail_errno(session, fmt::format("cannot open {}", loop));
-    if (::ioctl(device.get(), LOOP_CLR_FD) != 0) {
-      return fail_errno(session, fmt::format("cannot detach {}", loop));
+    {
+      const UniqueFd device(::open(loop.c_str(), O_RDONLY | O_CLOEXEC));
+      if (!device.valid()) return fail_errno(session, fmt::format("cannot open {}", loop));
+      if (::ioctl(device.get(), LOOP_CLR_FD) != 0) {
+        return fail_errno(session, fmt::format("cannot detach {}", loop));
+      }
     }
     fmt::print(session.out(), "{}\n", loop);
+  }
+  // While others have it open (a mount above all) the kernel says yes, and only marks it. Its own
+  // opener, just now, does not count any more.
+  for (const std::string& loop : loops_over(*path)) {
+    fmt::print(session.err(),
+               "mapperctl: {} is still in use, mounted perhaps: it goes with its last user, and {} "
+               "is busy until then\n",
+               loop, name);
   }
   return true;
 }

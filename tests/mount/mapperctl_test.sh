@@ -49,6 +49,20 @@ same "devices after what cannot be read" "" "$(ctl ls | grep -w x || true)"
 ctl remove inside && ctl remove_all
 same "devices" "No devices found" "$(ctl ls)"
 
+# --- a loop device that somebody has open is only marked: detach says so ---
+if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
+  ctl create disk --table '0 2048 ram'
+  LOOP=$(ctl attach disk)
+  LOOPS+=("$LOOP")
+  exec 7<"$LOOP"
+  same "detach of a loop device in use" "$LOOP" "$(ctl detach disk 2>"$WORK/said")"
+  [[ $(<"$WORK/said") == *"$LOOP is still in use"*"disk is busy"* ]] || fail "detach: '$(<"$WORK/said")'"
+  exec 7<&-
+  ctl remove --retry disk
+else
+  part_skipped "detach: no loop device can be had"
+fi
+
 # --- names ---
 for name in $'t\tab' --odd 'colon:' '#hash' 'a b'; do
   python3 -c 'import os, sys; os.mkdir(os.path.join(sys.argv[1], "sys", sys.argv[2]))' "$MNT" "$name"
