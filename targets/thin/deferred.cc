@@ -7,6 +7,14 @@
 
 namespace mapperfs::thinp {
 
+namespace {
+
+bool same(const ThinMapping& one, const ThinMapping& other) {
+  return one.mapped && other.mapped && one.data_block == other.data_block && one.time == other.time;
+}
+
+}  // namespace
+
 void Pool::defer(Bio& bio) noexcept { push(bio, lane_of(bio, bio.per_io<ThinIo>())); }
 
 std::size_t Pool::lane_of(const Bio& bio, const ThinIo& io) const noexcept {
@@ -105,6 +113,13 @@ void Pool::process(Bio& bio, Copier& copier) noexcept {
   }
 }
 
+void Pool::commit_first(Bio& bio, const ThinMapping& mapping) noexcept {
+  ThinIo& io = bio.per_io<ThinIo>();
+  io.seen = mapping;
+  io.committed = false;
+  push(bio, kFlushLane);
+}
+
 // Sends the bio where its block is, if it may go there. False: it is a write that needs a block of
 // its own, or `error` says why it fails.
 bool Pool::try_remap(Bio& bio, BlkStatus& error) noexcept {
@@ -113,9 +128,11 @@ bool Pool::try_remap(Bio& bio, BlkStatus& error) noexcept {
   const InFlight::Section section = in_flight_.enter();
   const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
   if (mapping.ok() && mapping->mapped && !(bio.is_write() && mapping->shared)) {
-    if ((bio.flags & kBioFua) != 0 && !io.committed && volume.dev->changed()) {
+    // The block may have been copied since the commit that it has waited for.
+    const bool committed = io.committed && same(io.seen, *mapping);
+    if ((bio.flags & kBioFua) != 0 && !committed && volume.dev->changed()) {
       in_flight_.leave(section);
-      push(bio, kFlushLane);
+      commit_first(bio, *mapping);
       return true;
     }
     io.section = section;
@@ -218,8 +235,7 @@ bool Pool::settled(const ThinMapping& mapping, const ThinIo& io) const noexcept 
     return true;
   }
   // It waited already, and further snapshots do not make a shared block less so.
-  return io.seen.mapped && io.seen.data_block == mapping.data_block &&
-         io.seen.time == mapping.time && graces_over_.load() > io.grace;
+  return same(io.seen, mapping) && graces_over_.load() > io.grace;
 }
 
 // Puts a write aside until the shared block that it has seen is settled.
@@ -298,7 +314,9 @@ void Pool::run_flushes(BioList& bios) noexcept {
   }
   while (Bio* bio = going.pop_front()) {
     ThinIo& io = bio->per_io<ThinIo>();
-    if (!status.ok()) {
+    // Again: an abort may have come before the commit, which then found nothing left to do. It
+    // marks the device first.
+    if (!status.ok() || io.thin->volume->lost_changes) {
       bio->end_io(BlkStatus::kIoError);
     } else if (bio->op == Op::kFlush || io.written) {
       bio->end_io(BlkStatus::kOk);

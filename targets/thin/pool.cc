@@ -168,10 +168,21 @@ void Pool::no_space_timed_out() {
 // An operation on the metadata failed: back to the last commit, and no more changes until somebody
 // has looked at it. The caller holds no lock. Of several who fail at once the first does it.
 void Pool::operation_failed(std::string_view what, const Status& status) {
-  const std::unique_lock<std::shared_mutex> lock(transactions_);
-  if (mode() >= PoolMode::kOutOfMetadataSpace) {
-    return;
+  BioList failed;
+  {
+    const std::unique_lock<std::shared_mutex> lock(transactions_);
+    if (mode() >= PoolMode::kOutOfMetadataSpace) {
+      return;
+    }
+    const PoolMode next = abort_transaction(what, status);
+    const std::lock_guard<std::mutex> mode_lock(mode_mutex_);
+    set_mode_locked(next, failed);
   }
+  end_all(failed, BlkStatus::kIoError);
+}
+
+// transactions_ held, exclusive. The mode that the pool is to have.
+PoolMode Pool::abort_transaction(std::string_view what, const Status& status) {
   log(fmt::format("metadata operation '{}' failed: error = -{}: {}", what, status.error(),
                   status.message()));
   log("aborting current metadata transaction");
@@ -192,7 +203,7 @@ void Pool::operation_failed(std::string_view what, const Status& status) {
     log(fmt::format("failed to set 'needs_check' flag in metadata: {}", flagged.message()));
     next = PoolMode::kFail;
   }
-  set_mode(next);
+  return next;
 }
 
 // Commits -----------------------------------------------------------------------------------------

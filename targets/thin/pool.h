@@ -90,12 +90,12 @@ struct ThinIo {
   Thin* thin = nullptr;
   std::uint64_t block = 0;  // virtual; of reads and writes
   InFlight::Section section = InFlight::kNone;
-  bool committed = false;  // FUA: what was changed before it has been committed
+  bool committed = false;  // FUA: the mapping `seen` has been committed
   bool written = false;    // its data is in the block already; only the commit is missing
   std::uint8_t tries = 0;  // to find a free block
-  // It waited for a grace period before `seen` is copied: one that began after this many.
+  ThinMapping seen;        // why it waits: for its commit, or to be settled
+  // `seen` is not copied before a grace period that began after this many.
   std::uint64_t grace = 0;
-  ThinMapping seen;
 };
 
 // What a thin-pool table asks for. Belongs to its target; the live one's is bound to the pool.
@@ -153,6 +153,9 @@ class Pool {
   // --- queue threads ---
   // Takes over a bio of a thin target that map() cannot answer.
   void defer(Bio& bio) noexcept;
+  // Takes over a FUA write to a block of its own, `mapping`, that is not committed yet: it waits
+  // for no block that is being filled.
+  void commit_first(Bio& bio, const ThinMapping& mapping) noexcept;
   // A block for a write without FUA to an unmapped one, if that is possible here and now. True: the
   // bio was changed to go to it. Inside a section of in_flight(), begun before the look-up.
   bool provision_now(Bio& bio) noexcept;
@@ -206,6 +209,7 @@ class Pool {
   Status grow(std::uint64_t blocks);
   bool has_volumes();
   void operation_failed(std::string_view what, const Status& status);
+  PoolMode abort_transaction(std::string_view what, const Status& status);
   Status commit_metadata();
   Status flush_data();
   void note_changed();
