@@ -13,6 +13,8 @@ namespace {
 // Changes are committed this long after the first of them, if no flush asks for it before.
 constexpr std::uint64_t kCommitPeriodNs = 1'000'000'000;
 
+constexpr std::uint64_t kMaxMetadataLowWater = 1024;
+
 }  // namespace
 
 Result<std::shared_ptr<Pool>> Pool::open(const PoolKey& key, const PoolTuning& tuning) {
@@ -211,7 +213,12 @@ PoolMode Pool::abort_transaction(std::string_view what, const Status& status) {
 // The caller may hold transactions_ shared, and then has to do itself what follows a failure.
 Status Pool::commit_metadata() {
   commit_armed_ = false;  // before: a change that comes meanwhile arms the timer again
-  return metadata_->commit();
+  const bool changed = metadata_->changed();
+  Status status = metadata_->commit();
+  if (status.ok() && changed) {
+    check_metadata_low_water();
+  }
+  return status;
 }
 
 Status Pool::commit() {
@@ -226,6 +233,23 @@ Status Pool::commit() {
     change_mode(PoolMode::kOutOfDataSpace, PoolMode::kWrite);
   }
   return {};
+}
+
+std::uint64_t Pool::metadata_low_water(const ThinPoolStatus& now) {
+  return std::min(kMaxMetadataLowWater, now.total_metadata_blocks / 4);
+}
+
+// After each commit that had anything to write: that is soon after each change of what is used, and
+// off the way of a write.
+void Pool::check_metadata_low_water() {
+  const ThinPoolStatus now = metadata_->status();
+  const bool low = now.total_metadata_blocks - now.used_metadata_blocks <= metadata_low_water(now);
+  if (low && !metadata_low_water_triggered_.exchange(true)) {
+    log("reached low water mark for metadata device: sending event.");
+    host_.table_event();
+  } else if (!low) {
+    metadata_low_water_triggered_ = false;  // the next crossing is another one
+  }
 }
 
 Status Pool::flush_data() {
@@ -269,6 +293,9 @@ Status Pool::bind(PoolControl& control) {
     const std::lock_guard<std::mutex> lock(mode_mutex_);
     const PoolMode wanted = control.mode;
     control.mode = mode();
+    if (control_ != &control) {
+      metadata_low_water_triggered_ = false;  // a new table is told anew
+    }
     control_ = &control;
     low_water_blocks_ = control.low_water_blocks;
     zero_new_blocks_ = control.zero_new_blocks;

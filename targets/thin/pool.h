@@ -128,6 +128,8 @@ class Pool {
   // Blocks that the live table gives the pool.
   [[nodiscard]] std::uint64_t table_blocks() const { return table_blocks_; }
   [[nodiscard]] ThinMetadata& metadata() const { return *metadata_; }
+  // With so many free metadata blocks, of those in the status, an event is raised.
+  [[nodiscard]] static std::uint64_t metadata_low_water(const ThinPoolStatus& now);
   InFlight& in_flight() { return in_flight_; }
 
   // --- control threads, all may block ---
@@ -211,6 +213,7 @@ class Pool {
   void operation_failed(std::string_view what, const Status& status);
   PoolMode abort_transaction(std::string_view what, const Status& status);
   Status commit_metadata();
+  void check_metadata_low_water();
   Status flush_data();
   void note_changed();
   void periodic_commit();
@@ -271,6 +274,7 @@ class Pool {
   std::atomic<bool> zero_new_blocks_{true};
   std::atomic<bool> error_if_no_space_{false};
   std::atomic<bool> low_water_triggered_{false};
+  std::atomic<bool> metadata_low_water_triggered_{false};
   std::atomic<std::uint64_t> low_water_blocks_{0};
   std::atomic<std::uint64_t> table_blocks_{0};
   std::atomic<bool> commit_armed_{false};   // the timer's

@@ -31,7 +31,6 @@ using thinp::PoolMode;
 constexpr std::uint64_t kMinBlockSectors = 128;
 constexpr std::uint64_t kMaxBlockSectors = 2097152;
 constexpr std::size_t kMaxFeatures = 4;
-constexpr std::uint64_t kMaxMetadataLowWater = 1024;
 
 // As the words of the table ask for them.
 struct Features {
@@ -136,8 +135,7 @@ class ThinPoolTarget final : public Target {
                        now.used_metadata_blocks, now.total_metadata_blocks, now.used_data_blocks,
                        now.total_data_blocks, held, mode_word(), discard_word(),
                        pool_->error_if_no_space() ? "error_if_no_space" : "queue_if_no_space",
-                       now.needs_check ? "needs_check" : "-",
-                       std::min(kMaxMetadataLowWater, now.total_metadata_blocks / 4));
+                       now.needs_check ? "needs_check" : "-", Pool::metadata_low_water(now));
   }
   [[nodiscard]] std::string table(bool show_keys) const override {
     static_cast<void>(show_keys);
