@@ -105,6 +105,20 @@ TEST_F(ThinPoolTarget, TakesItsMessagesAndRefusesAsTheKernelDoes) {
   EXPECT_EQ(word(harness_.status("pool"), 3), "5");
 }
 
+TEST_F(ThinPoolTarget, TakesAPlusBeforeANumberOfAMessage) {
+  make_pool(8);
+  EXPECT_EQ(message_error("create_thin +5"), 0);
+  EXPECT_EQ(message_error("create_thin 5"), EEXIST);
+  EXPECT_EQ(message_error("create_snap +6 +5"), 0);
+  EXPECT_EQ(message_error("delete +5"), 0);
+  EXPECT_EQ(message_error("set_transaction_id +0 +3"), 0);
+  EXPECT_EQ(word(harness_.status("pool"), 3), "3");
+  for (const std::string_view bad : {"create_thin +", "create_thin ++7", "create_thin -7",
+                                     "create_thin +-7", "create_thin +16777216"}) {
+    EXPECT_EQ(message_error(bad), EINVAL) << bad;
+  }
+}
+
 TEST_F(ThinPoolTarget, SaysWhatIsWrongWithAMessage) {
   make_pool(128);
   const auto text = [&](std::string_view message) {
