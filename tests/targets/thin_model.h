@@ -4,6 +4,8 @@
 
 #include <fmt/ranges.h>
 
+#include <array>
+#include <cstdint>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -165,6 +167,12 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
   static std::string line(unsigned id) {
     return fmt::format("0 {} thin pool {}", kDeviceBlocks * kBlock, id);
   }
+  // Less than the pool's commit period, about that, or long after all is quiet.
+  void pass_time() {
+    constexpr std::array<std::uint64_t, 4> kUnits = {kSecond / 1000, kSecond / 10, kSecond,
+                                                     600 * kSecond};
+    harness_.env().advance(kUnits.at(below(kUnits.size())) * (1 + below(9)));
+  }
   virtual void crash() {
     const std::string next = fmt::format("meta{}", ++crashes_);
     copy_metadata(meta_, next);
@@ -261,7 +269,7 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
     } else if (what < 82) {
       flush();
     } else if (what < 88) {
-      harness_.env().advance(kSecond);
+      pass_time();
     } else if (what < 90) {
       crash();
     } else if (what < 91) {
