@@ -85,7 +85,8 @@ class ThinDeviceHandle final : public ThinDevice {
       mapping.data_block = Leaf::data_block(word);
       mapping.time = Leaf::time(word);
       mapping.mapped = true;
-      mapping.shared = state_->snapshotted_time.load(std::memory_order_relaxed) > mapping.time;
+      // Who finds it shared also sees what was announced before the snapshot was made.
+      mapping.shared = state_->snapshotted_time.load(std::memory_order_acquire) > mapping.time;
     }
     return mapping;
   }

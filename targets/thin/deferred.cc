@@ -228,9 +228,9 @@ void Pool::requeue_waiting(const Thin& thin) {
 }
 
 // Whether nobody writes any more to the shared block that the mapping names. After the look-up that
-// found it shared: a snapshot under way then is either counted here, or was and has settled.
+// found it shared, which acquires: a snapshot under way then is either counted here, or was and has
+// settled.
 bool Pool::settled(const ThinMapping& mapping, const ThinIo& io) const noexcept {
-  std::atomic_thread_fence(std::memory_order_acquire);
   if (snapshots_.load() == 0) {
     return true;
   }
