@@ -322,7 +322,15 @@ void Pool::run_flushes(BioList& bios) noexcept {
       bio->end_io(BlkStatus::kOk);
     } else {
       io.committed = true;
-      defer(*bio);
+      BlkStatus error = BlkStatus::kOk;
+      // From here: the block's lane may be filling others for long.
+      if (!try_remap(*bio, error)) {
+        if (error != BlkStatus::kOk) {
+          bio->end_io(error);
+        } else {
+          defer(*bio);
+        }
+      }
     }
   }
 }

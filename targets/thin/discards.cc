@@ -1,5 +1,6 @@
 // Discards of thin devices, and freeing what deleted devices leave.
 #include <algorithm>
+#include <shared_mutex>
 
 #include "targets/thin/pool.h"
 
@@ -17,7 +18,7 @@ void Pool::run_discards(BioList& bios) noexcept {
   Status failed;
   {
     // An abort forgets which blocks wait for being discarded: none may come between.
-    const std::shared_lock<std::shared_mutex> transactions(transactions_);
+    const std::shared_lock<FairSharedMutex> transactions(transactions_);
     std::vector<DataRun>* const runs = discard_passdown_ ? &freed : nullptr;
     while (Bio* bio = bios.pop_front()) {
       // A pool that cannot change keeps its mappings; a discard promises nothing.
@@ -55,7 +56,7 @@ Status Pool::remove_range(Bio& bio, std::vector<DataRun>* freed) {
   if (begin >= end) {
     return {};
   }
-  const std::unique_lock<std::shared_mutex> lock(thin.volume->discards);
+  const std::unique_lock<FairSharedMutex> lock(thin.volume->discards);
   return thin.volume->dev->remove(begin, end, freed);
 }
 
@@ -87,7 +88,7 @@ void Pool::reclaim_some() {
   bool more = false;
   Status failed;
   if (!suspended() && !stopping_ && mode() < PoolMode::kOutOfMetadataSpace) {
-    const std::shared_lock<std::shared_mutex> transactions(transactions_);
+    const std::shared_lock<FairSharedMutex> transactions(transactions_);
     const Result<bool> left = metadata_->reclaim(kPages);
     if (left.ok()) {
       more = *left;
@@ -103,6 +104,10 @@ void Pool::reclaim_some() {
     lanes_[kDiscardLane].worker->post([this] { reclaim_some(); });
   } else {
     reclaiming_ = false;
+    // Again: who deleted a device just now may have found reclaiming_ still set.
+    if (failed.ok() && !suspended() && !stopping_ && mode() < PoolMode::kOutOfMetadataSpace) {
+      start_reclaim();
+    }
   }
 }
 

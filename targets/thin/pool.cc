@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <shared_mutex>
 
 namespace mapperfs::thinp {
 
@@ -172,7 +173,7 @@ void Pool::no_space_timed_out() {
 void Pool::operation_failed(std::string_view what, const Status& status) {
   BioList failed;
   {
-    const std::unique_lock<std::shared_mutex> lock(transactions_);
+    const std::unique_lock<FairSharedMutex> lock(transactions_);
     if (mode() >= PoolMode::kOutOfMetadataSpace) {
       return;
     }
@@ -328,8 +329,12 @@ Status Pool::grow(std::uint64_t blocks) {
   }
   Status status;
   {
-    const std::shared_lock<std::shared_mutex> lock(transactions_);
+    const std::shared_lock<FairSharedMutex> lock(transactions_);
     status = metadata_->resize_data(blocks);
+  }
+  if (status.error() == EROFS) {
+    log("unable to grow the data device while the pool is read-only.");
+    return {};
   }
   if (!status.ok()) {
     operation_failed("resize_data", status);
@@ -445,7 +450,7 @@ Status Pool::change(const std::function<Status(ThinMetadata&)>& what, bool share
   }
   Status status;
   {
-    const std::shared_lock<std::shared_mutex> lock(transactions_);
+    const std::shared_lock<FairSharedMutex> lock(transactions_);
     status = what(*metadata_);
   }
   const std::uint64_t begun = graces_begun_.load();

@@ -44,7 +44,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -52,6 +51,7 @@
 #include "engine/env.h"
 #include "metadata/thin_metadata.h"
 #include "targets/thin/copier.h"
+#include "targets/thin/fair_shared_mutex.h"
 #include "targets/thin/in_flight.h"
 #include "targets/thin/pool_table.h"
 
@@ -71,7 +71,7 @@ struct Volume {
   std::unique_ptr<ThinDevice> dev;
   // Shared by who fills a block, exclusive while mappings are removed: else a block filled from the
   // old contents would come back after the discard.
-  std::shared_mutex discards;
+  FairSharedMutex discards;
   // An abort took changes away that had been acknowledged: flushes fail until it is opened again.
   std::atomic<bool> lost_changes{false};
 };
@@ -166,7 +166,8 @@ class Pool {
   static bool remap_unmapped_read(Bio& bio, const Thin& thin) noexcept;
 
  private:
-  static constexpr std::size_t kDataLanes = 4;
+  // As many blocks can be filled at a time: most of that is waiting for the data device.
+  static constexpr std::size_t kDataLanes = 16;
   static constexpr std::size_t kReadLanes = 4;
   static constexpr std::size_t kFlushLane = kDataLanes + kReadLanes;
   static constexpr std::size_t kDiscardLane = kFlushLane + 1;
@@ -285,7 +286,7 @@ class Pool {
   std::atomic<std::uint64_t> flushed_{0};
 
   // Shared by who allocates and inserts, exclusive for an abort.
-  std::shared_mutex transactions_;
+  FairSharedMutex transactions_;
 
   // Messages that are being committed; who would give blocks on a worker waits for them.
   std::atomic<unsigned> messages_{0};

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <shared_mutex>
 
 #include "metadata/sharded_lock.h"
 #include "targets/thin/pool.h"
@@ -62,8 +63,8 @@ bool Pool::provision(Bio& bio, Copier& copier) {
 Pool::Given Pool::give_block(Bio& bio, Copier& copier, Status& why) {
   ThinIo& io = bio.per_io<ThinIo>();
   Volume& volume = *io.thin->volume;
-  const std::shared_lock<std::shared_mutex> transactions(transactions_);
-  const std::shared_lock<std::shared_mutex> discards(volume.discards);
+  const std::shared_lock<FairSharedMutex> transactions(transactions_);
+  const std::shared_lock<FairSharedMutex> discards(volume.discards);
   const std::lock_guard<std::mutex> giving(lanes_[lane_of(bio, io)].giving);
   const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
   if (!mapping.ok()) {
@@ -83,6 +84,7 @@ Pool::Given Pool::give_block(Bio& bio, Copier& copier, Status& why) {
   }
   if (fill(bio, *mapping, *block, copier) != BlkStatus::kOk) {
     metadata_->cancel_allocation(*block);
+    note_changed();  // others may wait for it
     return Given::kFailed;
   }
   if (const Status inserted = volume.dev->insert(io.block, *block); !inserted.ok()) {
@@ -107,11 +109,11 @@ bool Pool::provision_now(Bio& bio) noexcept {
       metadata_->free_data_blocks() <= low_water_blocks_ || messages_ != 0) {
     return false;
   }
-  const std::shared_lock<std::shared_mutex> transactions(transactions_, std::try_to_lock);
+  const std::shared_lock<FairSharedMutex> transactions(transactions_, std::try_to_lock);
   if (!transactions.owns_lock()) {
     return false;
   }
-  const std::shared_lock<std::shared_mutex> discards(volume.discards, std::try_to_lock);
+  const std::shared_lock<FairSharedMutex> discards(volume.discards, std::try_to_lock);
   const std::unique_lock<std::mutex> giving = try_lock_briefly(lanes_[lane_of(bio, io)].giving);
   if (!discards.owns_lock() || !giving.owns_lock()) {
     return false;
@@ -203,7 +205,7 @@ void Pool::make_space() {
          mode() == PoolMode::kWrite) {
     constexpr std::size_t kPages = 256;
     {
-      const std::shared_lock<std::shared_mutex> transactions(transactions_);
+      const std::shared_lock<FairSharedMutex> transactions(transactions_);
       if (const Result<bool> more = metadata_->reclaim(kPages); !more.ok()) {
         break;
       }
@@ -212,6 +214,10 @@ void Pool::make_space() {
   }
   if (metadata_->free_data_blocks() == 0) {
     change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
+    // Who freed a block before that had no reason to end the mode.
+    if (metadata_->free_data_blocks() != 0) {
+      change_mode(PoolMode::kOutOfDataSpace, PoolMode::kWrite);
+    }
   }
 }
 

@@ -84,29 +84,35 @@ class ThinTarget final : public Target {
     if (bio.has_data()) [[likely]] {
       const sector_t offset = ti().offset_of(bio);
       io.block = offset / pool_->block_sectors();
-      if ((bio.flags & kBioFua) == 0) [[likely]] {
-        const InFlight::Section section = pool_->in_flight().enter();
-        // After enter(): a suspend waits for whoever did not see it.
-        if (!pool_->suspended()) [[likely]] {
-          if (const auto mapping = thin_.volume->dev->lookup_cached(io.block)) {
-            if (mapping->mapped && !(bio.is_write() && mapping->shared)) [[likely]] {
+      const bool fua = (bio.flags & kBioFua) != 0;
+      const InFlight::Section section = pool_->in_flight().enter();
+      // After enter(): a suspend waits for whoever did not see it.
+      if (!pool_->suspended()) [[likely]] {
+        if (const auto mapping = thin_.volume->dev->lookup_cached(io.block)) {
+          if (mapping->mapped && !(bio.is_write() && mapping->shared)) [[likely]] {
+            if (!fua || !thin_.volume->dev->changed()) [[likely]] {
               io.section = section;
               bio.remap(pool_->data(), mapping->data_block * pool_->block_sectors() +
                                            offset % pool_->block_sectors());
               return MapIo::kRemapped;
             }
-            if (!mapping->mapped && !bio.is_write()) {
+            if ((bio.flags & kBioNowait) == 0) {
               pool_->in_flight().leave(section);
-              return read_unmapped(bio);
-            }
-            if (!mapping->mapped && pool_->provision_now(bio)) {
-              io.section = section;
-              return MapIo::kRemapped;
+              pool_->commit_first(bio, *mapping);
+              return MapIo::kSubmitted;
             }
           }
+          if (!mapping->mapped && !bio.is_write()) {
+            pool_->in_flight().leave(section);
+            return read_unmapped(bio);
+          }
+          if (!mapping->mapped && !fua && pool_->provision_now(bio)) {
+            io.section = section;
+            return MapIo::kRemapped;
+          }
         }
-        pool_->in_flight().leave(section);
       }
+      pool_->in_flight().leave(section);
     }
     if ((bio.flags & kBioNowait) != 0) {
       bio.end_io(BlkStatus::kAgain);

@@ -1,7 +1,8 @@
 // Snapshots, discards and aborts while bios are on their way to the data device.
+#include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -101,7 +102,7 @@ TEST_F(ThinInUse, OnlyAWriteThatNeedsACopyWaitsForASnapshot) {
   make_pool(64);
   make_thin("thin", 0, 64);
   make_thin("other", 5, 64);
-  for (const sector_t block : {0, 1, 2}) {
+  for (const sector_t block : {sector_t{0}, sector_t{1}, sector_t{2}}) {
     ASSERT_EQ(harness_.write("thin", block * kBlock, fake::pattern(kBlock, block)), BlkStatus::kOk);
   }
   fault_.hold();
@@ -156,6 +157,101 @@ TEST_F(ThinInUse, AWriteThatWaitsForASnapshotGoesBackWithANoflushSuspend) {
   fault_.release();
   join();
   EXPECT_EQ(before.wait(), BlkStatus::kOk);
+}
+
+// Writers that fill one block after the other, on a slow device.
+class ThinSlow : public ::testing::Test {
+ protected:
+  static constexpr sector_t kBlock = 128;
+  static constexpr unsigned kWriters = 24;
+  static constexpr std::uint64_t kBlocks = 4095;
+
+  ThinSlow()
+      : env_(make_real_env()),
+        data_("data", 8192 * kBlock, *env_, slow()),
+        engine_(*env_, registry_, opener_) {
+    register_targets(registry_);
+    opener_.add("data", data_);
+    load("pool", fmt::format("0 {} thin-pool {} data 128 0 1 no_discard_passdown", 8192 * kBlock,
+                             dir_ / "meta"));
+  }
+  ~ThinSlow() override { engine_.shut_down(); }
+
+  static fake::FaultDev::Options slow() {
+    fake::FaultDev::Options options;
+    options.min_delay_ns = options.max_delay_ns = 20 * kMillisecond;
+    return options;
+  }
+  MappedDevice& load(const std::string& name, const std::string& line) {
+    MappedDevice& made = **engine_.create(name, {});
+    EXPECT_TRUE(made.load(parse_lines(line), DeviceMode::kReadWrite).ok());
+    EXPECT_TRUE(made.resume({}).ok());
+    return made;
+  }
+  MappedDevice& make_thin(unsigned id) {
+    const std::string number = fmt::format("{}", id);
+    const std::array<std::string_view, 2> words = {"create_thin", number};
+    EXPECT_TRUE((*engine_.find("pool"))->message(0, words).ok());
+    return load(fmt::format("t{}", id), fmt::format("0 {} thin pool {}", 4096 * kBlock, id));
+  }
+  // Runs `what` while the writers write new blocks of `md`. How many blocks they had left then.
+  std::uint64_t beside_writers(MappedDevice& md, const std::function<void()>& what) {
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> writers;
+    for (unsigned writer = 0; writer < kWriters; ++writer) {
+      writers.emplace_back([&, writer] {
+        for (std::uint64_t block = 1 + writer; !stop && block <= kBlocks; block += kWriters) {
+          EXPECT_EQ(fake::write(md, block * kBlock, fake::pattern(8, block)), BlkStatus::kOk);
+          ++written_;
+        }
+      });
+    }
+    while (written_ < kWriters) {
+      std::this_thread::yield();
+    }
+    what();
+    const std::uint64_t left = kBlocks - written_;
+    stop = true;
+    for (std::thread& writer : writers) {
+      writer.join();
+    }
+    return left;
+  }
+
+  TempDir dir_;
+  const std::unique_ptr<Env> env_;
+  fake::FaultDev data_;
+  fake::FakeOpener opener_;
+  TargetRegistry registry_;
+  Engine engine_;
+  std::atomic<std::uint64_t> written_{0};
+};
+
+TEST_F(ThinSlow, ADiscardDoesNotStarveBehindFirstWrites) {
+  MappedDevice& md = make_thin(0);
+  MappedDevice& other = make_thin(1);
+  ASSERT_EQ(fake::write(md, 0, fake::pattern(8, 1)), BlkStatus::kOk);
+  ASSERT_EQ(fake::write(other, 0, fake::pattern(8, 1)), BlkStatus::kOk);
+  const std::uint64_t left = beside_writers(md, [&] {
+    for (MappedDevice* device : {&md, &other}) {
+      EXPECT_EQ(fake::do_op(*device, Op::kDiscard, 0, kBlock), BlkStatus::kOk);
+    }
+  });
+  EXPECT_GT(left, 0U) << "the discards had to wait for all writers";
+  EXPECT_EQ(fake::read_back(md, 0, 8), filled(8, 0));
+}
+
+TEST_F(ThinSlow, BlocksAreFilledAtTheSameTime) {
+  MappedDevice& md = make_thin(0);
+  ASSERT_EQ(fake::write(md, 0, fake::pattern(8, 1)), BlkStatus::kOk);
+  std::size_t most = 0;
+  const std::uint64_t left = beside_writers(md, [&] {
+    while (most < 10 && written_ < kBlocks) {
+      most = std::max(most, data_.waiting());
+      std::this_thread::yield();
+    }
+  });
+  EXPECT_GT(left, 0U) << "never ten bios at the device at a time";
 }
 
 // Threads whose writes share blocks, on a device that takes its time, and snapshots all the while.
