@@ -4,8 +4,12 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <system_error>
+#include <utility>
 
 #include "targets/thin/pool_table.h"
 #include "tests/targets/harness.h"
@@ -61,20 +65,31 @@ class ThinTest : public ::testing::Test {
     const auto words = split_words(line);
     return index < words.size() ? words[index] : "";
   }
-  // What a crash at this moment leaves of a metadata directory in use. The database removes files
-  // of its own now and then: a copy that missed one is made again.
+  // What a crash at this moment leaves of a metadata directory in use. The database's own threads
+  // write and remove files now and then: a copy that they got into has files of several moments,
+  // and is made again.
   void copy_metadata(std::string_view from, std::string_view to) const {
-    std::error_code error;
-    for (int tries = 0; tries < 10; ++tries) {
-      error.clear();
+    for (int tries = 0; tries < 1000; ++tries) {
+      const auto before = files_of(from);
+      std::error_code error;
       std::filesystem::remove_all(dir_ / to);
       std::filesystem::copy(dir_ / from, dir_ / to, std::filesystem::copy_options::recursive,
                             error);
-      if (!error) {
+      if (!error && files_of(from) == before) {
         return;
       }
     }
-    FAIL() << error.message();
+    FAIL() << "the database does not come to rest";
+  }
+  using File = std::pair<std::uintmax_t, std::filesystem::file_time_type>;  // size, last write
+  [[nodiscard]] std::map<std::string, File> files_of(std::string_view name) const {
+    std::map<std::string, File> files;
+    for (const auto& entry : std::filesystem::directory_iterator(dir_ / name)) {
+      std::error_code gone;  // what is not there any more has the values of that
+      const std::uintmax_t size = entry.file_size(gone);
+      files[entry.path().filename()] = {size, entry.last_write_time(gone)};
+    }
+    return files;
   }
   std::uint32_t events() { return harness_.device("pool").event_nr(); }
 
