@@ -89,8 +89,7 @@ control "disk: 0 2048 ram" "keep: 0 2048 loop $WORK/file"
 attach disk
 below=$LOOP
 control_other "mid: 0 2048 linear $below 0"
-LOOP=$(timeout 20 losetup -f --show "$OTHER/mid") || fail "losetup on the other mount"
-LOOPS=("$LOOP" "${LOOPS[@]}")
+attach_file "$OTHER/mid"
 transport=$(timeout 5 awk '/^transport: / { print $2 }' "$MNT/sys/version")
 control "over: 0 2048 linear $LOOP 0" "suspend disk"
 read_through over
@@ -107,13 +106,11 @@ same "data" kept "$(head -c 4 "$WORK/file")"
 detach "$LOOP"
 control_other "remove mid"
 detach "$below"
-LOOPS=()
 
 # --- for a daemon that is stopped: nothing of ours can end that. The mount goes and its users hear
 # of it; what is written is written; the process itself is free when the kernel is. ---
 control_other "mid: 0 2048 ram"
-LOOP=$(timeout 20 losetup -f --show "$OTHER/mid") || fail "losetup on the other mount"
-LOOPS=("$LOOP")
+attach_file "$OTHER/mid"
 start
 control "over: 0 2048 linear $LOOP 0" "keep: 0 2048 loop $WORK/file"
 kill -STOP "$OTHER_PID"
@@ -131,4 +128,3 @@ same "data" more "$(head -c 4 "$WORK/file")"
 kill -CONT "$OTHER_PID"
 wait_daemon 1
 detach "$LOOP"
-LOOPS=()

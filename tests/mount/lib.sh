@@ -9,7 +9,6 @@ TEST_NAME=$(basename "$0")
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/mapperfs-test.XXXXXX")
 MNT=$WORK/mnt
 DAEMON_PID=
-LOOPS=()
 mkdir "$MNT"
 
 skip() {
@@ -26,6 +25,12 @@ fail() {
   exit 1
 }
 
+# The loop devices on files of this test. Asked anew each time: the number of one that the test has
+# detached may be another test's by now.
+own_loops() {
+  grep -lF "$WORK/" /sys/block/loop*/loop/backing_file 2>/dev/null | awk -F / '{ print "/dev/" $4 }'
+}
+
 # Undoes whatever the test left, in the order in which it was built up, from the top. Ends with the
 # code that the test ended with.
 cleanup() {
@@ -35,7 +40,7 @@ cleanup() {
   while read -r _ at _; do
     [[ $at == "$WORK"/* && $at != "$MNT" ]] && timeout 20 umount "$at"
   done < <(tac /proc/mounts)
-  for loop in "${LOOPS[@]}"; do timeout 10 losetup -d "$loop" 2>/dev/null; done
+  for loop in $(own_loops); do timeout 10 losetup -d "$loop" 2>/dev/null; done
   timeout 10 fusermount3 -uzq "$MNT" 2>/dev/null
   if [ -n "$DAEMON_PID" ] && kill -0 "$DAEMON_PID" 2>/dev/null; then
     kill "$DAEMON_PID"
@@ -178,12 +183,18 @@ refused() {
   [[ $said == *"$words"* ]] || fail "'$*' gave '$said', which does not say '$words'"
 }
 
+# attach_file FILE [OPTION...]: a loop device on it; its path in $LOOP.
+attach_file() {
+  local file=$1
+  shift
+  LOOP=$(timeout 20 losetup -f --show "$@" "$file") || fail "losetup $* $file"
+}
+
 # attach NAME [OPTION...]: a loop device on a device; its path in $LOOP.
 attach() {
   local name=$1
   shift
-  LOOP=$(timeout 20 losetup -f --show "$@" "$MNT/$name") || fail "losetup $* $name"
-  LOOPS+=("$LOOP")
+  attach_file "$MNT/$name" "$@"
 }
 
 detach() {

@@ -78,8 +78,7 @@ over_ram=$LOOP
 
 # --- a block device below a mapped one is named by its path, in tables by its numbers ---
 truncate -s 1M "$WORK/plain"
-LOOP=$(timeout 20 losetup -f --show "$WORK/plain") || fail "losetup $WORK/plain"
-LOOPS+=("$LOOP")
+attach_file "$WORK/plain"
 numbers=$(timeout 5 lsblk -dno MAJ:MIN "$LOOP" | xargs)
 control "over: 0 8 linear $LOOP 0"
 same "deps" "$numbers=$LOOP" "$(timeout 5 cat "$MNT/sys/over/deps")"

@@ -53,7 +53,6 @@ same "devices" "No devices found" "$(ctl ls)"
 if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
   ctl create disk --table '0 2048 ram'
   LOOP=$(ctl attach disk)
-  LOOPS+=("$LOOP")
   exec 7<"$LOOP"
   same "detach of a loop device in use" "$LOOP" "$(ctl detach disk 2>"$WORK/said")"
   [[ $(<"$WORK/said") == *"$LOOP is still in use"*"disk is busy"* ]] || fail "detach: '$(<"$WORK/said")'"

@@ -10,10 +10,6 @@ need_fuse
 need losetup fusermount3 awk
 
 own_mounts() { awk -v top="$WORK/tmp/" 'index($2, top) == 1 { print $2 }' /proc/self/mounts | tac; }
-own_loops() {
-  losetup -l -n -O NAME,BACK-FILE 2>/dev/null |
-    awk -v top="$WORK/" 'index($2, top) == 1 { print $1 }'
-}
 
 # A block that failed half way has mounted and attached what its own last lines would have undone.
 undo_block() {

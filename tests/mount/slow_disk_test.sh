@@ -11,7 +11,7 @@ mkdir "$WORK/below"
 finish() {
   local code=$1 loop
   timeout 10 fusermount3 -uzq "$MNT"
-  for loop in "${LOOPS[@]}"; do timeout 20 losetup -d "$loop" 2>/dev/null; done
+  for loop in $(own_loops); do timeout 20 losetup -d "$loop" 2>/dev/null; done
   timeout 10 fusermount3 -uzq "$WORK/below"
   kill "$BELOW_PID" 2>/dev/null
   cleanup "$code"
@@ -27,22 +27,14 @@ printf '%s\n' "base: 0 131072 ram" "slow: 0 65536 delay base 0 0 base 0 1000" \
   "full: 0 65536 delay base 65536 1000" |
   timeout 30 python3 "$(dirname "$0")/ctl.py" "$WORK/below" || fail "the tables below"
 
-# disk_of FILE [OPTION...]: a loop device on it, in $LOOP
-disk_of() {
-  local file=$1
-  shift
-  LOOP=$(timeout 20 losetup -f --show "$@" "$file") || fail "losetup $* $file"
-  LOOPS+=("$LOOP")
-}
-
 start
-disk_of "$WORK/below/slow" --direct-io=on
+attach_file "$WORK/below/slow" --direct-io=on
 control "slow: 0 65536 linear $LOOP 0"
-disk_of "$WORK/below/full" --direct-io=on
+attach_file "$WORK/below/full" --direct-io=on
 control "full: 0 65536 linear $LOOP 0"
 full_disk=${LOOP#/dev/}
 truncate -s 32M "$WORK/plain"
-disk_of "$WORK/plain"
+attach_file "$WORK/plain"
 control "plain: 0 65536 linear $LOOP 0" "ram: 0 65536 ram"
 
 # --- a read that meets a write in flight ---

@@ -15,10 +15,7 @@ undo() {
   local code=$? thing
   set +e
   timeout 20 umount "$WORK/tmp/vm/fs" 2>/dev/null
-  for thing in $(losetup -l -n -O NAME,BACK-FILE 2>/dev/null |
-    awk -v top="$WORK/" 'index($2, top) == 1 { print $1 }'); do
-    timeout 10 losetup -d "$thing"
-  done
+  for thing in $(own_loops); do timeout 10 losetup -d "$thing"; done
   for thing in $(own_mounts); do timeout 10 fusermount3 -uzq "$thing"; done
   (exit "$code")
   cleanup
