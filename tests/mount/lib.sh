@@ -201,6 +201,16 @@ detach() {
   timeout 20 losetup -d "$1" || fail "losetup -d $1"
 }
 
+# no_daemons WHAT: those that WHAT started below $WORK/tmp end soon after their mounts.
+no_daemons() {
+  local i
+  for ((i = 0; i < 1000; ++i)); do
+    pgrep -f "$WORK/tmp/" >/dev/null || return 0
+    read -r -t 0.02 <> <(:) || true
+  done
+  fail "what $1 left running: $(pgrep -af "$WORK/tmp/")"
+}
+
 # same WHAT EXPECTED GOT
 same() {
   [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"

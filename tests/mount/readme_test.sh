@@ -40,6 +40,7 @@ run_block() {
     >"$WORK/said" 2>&1 </dev/null || fail "the block '$1': $(tail -n 20 "$WORK/said")"
   same "what the block '$1' left mounted" "" "$(own_mounts)"
   same "the loop devices that the block '$1' left" "" "$(own_loops)"
+  no_daemons "the block '$1'"
   same "the files that the block '$1' left" "" "$(ls "$WORK/tmp")"
   same "the other mount after the block '$1'" "other: 0 2048 ram " \
     "$(timeout 5 grep other "$MNT/control")"
