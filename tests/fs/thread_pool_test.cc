@@ -42,9 +42,9 @@ TEST(ThreadPool, ItsThreadsLast) {
 }
 
 TEST(ThreadPool, WorkThatWaitsForOtherWorkGetsAThreadOfItsOwn) {
-  ThreadPool pool("test", 2);
   std::promise<void> first;
   std::promise<void> both;
+  ThreadPool pool("test", 2);  // last: ends first, and its threads use the others until then
   pool.post([&first, &both] {
     first.get_future().wait();
     both.set_value();
@@ -72,9 +72,9 @@ TEST(ThreadPool, RefusesWhatItWouldHaveToQueue) {
 
 TEST(ThreadPool, TakesMoreWorkAtOnceThanItHasIdleThreads) {
   constexpr int kMany = 50;
-  ThreadPool pool("test", kMany);
   std::atomic<int> there{0};
   std::promise<void> all_there;
+  ThreadPool pool("test", kMany);  // last, as above
   for (int i = 0; i < kMany; ++i) {
     ASSERT_TRUE(pool.try_post([&] {
       if (++there == kMany) {
