@@ -76,8 +76,12 @@ void Pool::pass_down(const std::vector<DataRun>& runs) {
   }
 }
 
+bool Pool::may_reclaim() const {
+  return !suspended() && !stopping_ && mode() < PoolMode::kOutOfMetadataSpace;
+}
+
 void Pool::start_reclaim() {
-  if (metadata_->status().reclaim_pending && !reclaiming_.exchange(true)) {
+  if (may_reclaim() && metadata_->status().reclaim_pending && !reclaiming_.exchange(true)) {
     lanes_[kDiscardLane].worker->post([this] { reclaim_some(); });
   }
 }
@@ -87,7 +91,7 @@ void Pool::reclaim_some() {
   constexpr std::size_t kPages = 32;
   bool more = false;
   Status failed;
-  if (!suspended() && !stopping_ && mode() < PoolMode::kOutOfMetadataSpace) {
+  if (may_reclaim()) {
     const std::shared_lock<FairSharedMutex> transactions(transactions_);
     const Result<bool> left = metadata_->reclaim(kPages);
     if (left.ok()) {
@@ -104,10 +108,7 @@ void Pool::reclaim_some() {
     lanes_[kDiscardLane].worker->post([this] { reclaim_some(); });
   } else {
     reclaiming_ = false;
-    // Again: who deleted a device just now may have found reclaiming_ still set.
-    if (failed.ok() && !suspended() && !stopping_ && mode() < PoolMode::kOutOfMetadataSpace) {
-      start_reclaim();
-    }
+    start_reclaim();  // again: who deleted a device just now may have found it still set
   }
 }
 

@@ -256,6 +256,7 @@ class Pool {
   Status remove_range(Bio& bio, std::vector<DataRun>* freed);
   void pass_down(const std::vector<DataRun>& runs);
   void reclaim_some();
+  [[nodiscard]] bool may_reclaim() const;
   void start_reclaim();
 
   TargetHost& host_;  // a mapped device, held open by each thin target
