@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "engine/unique_fd.h"
+#include "tools/read_all.h"
 
 namespace mapperctl {
 namespace {
@@ -217,9 +218,9 @@ std::unique_ptr<Transport> open_mount(std::string path, MountCheck check) {
 }
 
 Reply read_whole_file(const std::string& path) {
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return {errno, {}};
-  return read_all(fd.get());
+  mapperfs::ReadText all = mapperfs::read_path(path);
+  if (all.error != 0) return {all.error, {}};
+  return {0, std::move(all.text)};
 }
 
 }  // namespace mapperctl
