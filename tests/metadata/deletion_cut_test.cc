@@ -76,15 +76,20 @@ class Deletion {
   Pool& pool_;
 };
 
-// Returns whether the cut left deleted devices behind.
-bool cut_deletion(std::uint64_t seed, std::uint64_t cut_at) {
-  SCOPED_TRACE(::testing::Message() << "seed " << seed << ", cut at change " << cut_at);
-  Pool pool(20000);
+// Devices to delete, in a store that is large or small by the seed.
+void prepare(Pool& pool, std::uint64_t seed) {
   pool.close();
   pool.options.memtable_bytes = seed % 3 == 0 ? 64 << 10 : 32 << 20;
   pool.options.cache_bytes = seed % 2 == 0 ? 1 : 64 << 20;
   pool.reopen();
   make_doomed(pool);
+}
+
+// Returns whether the cut left deleted devices behind.
+bool cut_deletion(std::uint64_t seed, std::uint64_t cut_at) {
+  SCOPED_TRACE(::testing::Message() << "seed " << seed << ", cut at change " << cut_at);
+  Pool pool(20000);
+  prepare(pool, seed);
   Picture committed;
   std::optional<Picture> under_way;
   {
@@ -124,11 +129,7 @@ TEST(ThinMetadataPowerCut, LosesNothingOfADeletionUnderWay) {
     std::uint64_t changes = 0;  // of an undisturbed run
     {
       Pool pool(20000);
-      pool.close();
-      pool.options.memtable_bytes = seed % 3 == 0 ? 64 << 10 : 32 << 20;
-      pool.options.cache_bytes = seed % 2 == 0 ? 1 : 64 << 20;
-      pool.reopen();
-      make_doomed(pool);
+      prepare(pool, seed);
       Deletion deletion(pool);
       const std::uint64_t before = pool.fs().changes();
       deletion.run(seed);
