@@ -25,7 +25,7 @@ class BioGate {
     ++inside_;
     return true;
   }
-  // Whether enter() would let one through, for now.
+  // Whether enter() would have let one through at this moment.
   [[nodiscard]] bool has_room() noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     return inside_ < limit_;
