@@ -54,6 +54,18 @@ read_through() {
   fail "no reads under way on $1"
 }
 
+# freeze PID: stops the process. The signal does that only when one of its threads gets to it, and
+# until then the others still answer.
+freeze() {
+  local i
+  kill -STOP "$1"
+  for ((i = 0; i < 500; ++i)); do
+    awk '/^State:/ && $2 != "T" { exit 1 }' /proc/"$1"/task/*/status && return 0
+    read -r -t 0.02 <> <(:) || true
+  done
+  fail "process $1 does not stop"
+}
+
 mounted() { grep -q " $1 fuse.mapperfs " /proc/mounts; }
 
 # The readers' end is an error, and comes.
@@ -113,7 +125,7 @@ control_other "mid: 0 2048 ram"
 attach_file "$OTHER/mid"
 start
 control "over: 0 2048 linear $LOOP 0" "keep: 0 2048 loop $WORK/file"
-kill -STOP "$OTHER_PID"
+freeze "$OTHER_PID"
 read_through over
 printf more | timeout 5 dd of="$MNT/keep" conv=notrunc status=none
 kill -TERM "$DAEMON_PID"
