@@ -13,6 +13,11 @@ bool all_digits(std::string_view word) {
   return !word.empty() && word.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
+// The word behind the sign that it may have.
+std::string_view without(Sign sign, std::string_view word) {
+  return sign == Sign::kPlus && word.starts_with('+') ? word.substr(1) : word;
+}
+
 }  // namespace
 
 TargetArgs::TargetArgs(std::vector<std::string> words, DeviceMode mode, DeviceOpener& opener)
@@ -67,22 +72,22 @@ std::string TargetArgs::path(std::size_t i, std::string_view text) {
   return words_[i];
 }
 
-sector_t TargetArgs::sector(std::size_t i, std::string_view text) {
+sector_t TargetArgs::sector(std::size_t i, std::string_view text, Sign sign) {
   std::uint64_t value = 0;
-  if (need(i, text) && !parse_decimal(words_[i], value)) {
+  if (need(i, text) && !parse_decimal(words_[i], value, sign)) {
     fail(text, no_decimal(words_[i], " of sectors"));
   }
   return failed() ? 0 : value;
 }
 
 std::uint64_t TargetArgs::number(std::size_t i, std::uint64_t min, std::uint64_t max,
-                                 std::string_view text) {
+                                 std::string_view text, Sign sign) {
   std::uint64_t value = 0;
   if (!need(i, text)) {
     return 0;
   }
-  const bool decimal = parse_decimal(words_[i], value);
-  if (!decimal && !all_digits(words_[i])) {
+  const bool decimal = parse_decimal(words_[i], value, sign);
+  if (!decimal && !all_digits(without(sign, words_[i]))) {
     fail(text, no_decimal(words_[i], ""));
   } else if (!decimal || value < min || value > max) {
     fail(text, min == max ? fmt::format("{} is not {}", words_[i], min)
@@ -91,9 +96,9 @@ std::uint64_t TargetArgs::number(std::size_t i, std::uint64_t min, std::uint64_t
   return failed() ? 0 : value;
 }
 
-std::uint32_t TargetArgs::u32(std::size_t i, std::uint32_t min, std::string_view text) {
+std::uint32_t TargetArgs::u32(std::size_t i, std::uint32_t min, std::string_view text, Sign sign) {
   return static_cast<std::uint32_t>(
-      number(i, min, std::numeric_limits<std::uint32_t>::max(), text));
+      number(i, min, std::numeric_limits<std::uint32_t>::max(), text, sign));
 }
 
 DevRef TargetArgs::device(std::size_t i, std::string_view text) { return device(i, mode_, text); }
@@ -124,7 +129,8 @@ std::span<const std::string> TargetArgs::group(std::size_t i, std::size_t max,
   return std::span<const std::string>(words_).subspan(i + 1, wanted);
 }
 
-bool parse_decimal(std::string_view word, std::uint64_t& value) {
+bool parse_decimal(std::string_view word, std::uint64_t& value, Sign sign) {
+  word = without(sign, word);
   if (word.empty() || word.front() < '0' || word.front() > '9') {
     return false;
   }

@@ -1,5 +1,5 @@
 // The words of a table line after the target's name, read with the kernel's conventions (core.md
-// section 1): decimal numbers without a sign, whole words, limits, grouped counts.
+// section 1): decimal numbers, whole words, limits, grouped counts.
 //
 // The first thing wrong sticks: later calls return zeroes or empty references, and status() names
 // it, so that a ctr reads its arguments in the kernel's order and asks once. Each call takes the
@@ -35,6 +35,11 @@ class DeviceOpener {
   ~DeviceOpener() = default;
 };
 
+// What may stand before a number. The kernel reads some with sscanf(), which takes digits alone,
+// and some with kstrtoull() and its like, which take one plus sign: each target does as it does
+// there.
+enum class Sign : std::uint8_t { kNone, kPlus };
+
 class TargetArgs {
  public:
   // `words` are unescaped. `mode` is the table's. `opener` outlives this.
@@ -56,11 +61,13 @@ class TargetArgs {
   // Word i as the path of a file or folder that the target uses itself; not in the own mount.
   std::string path(std::size_t i, std::string_view text);
   // Word i as a number of sectors: u64, decimal.
-  sector_t sector(std::size_t i, std::string_view text);
+  sector_t sector(std::size_t i, std::string_view text, Sign sign = Sign::kNone);
   // Word i as an unsigned number in [min, max].
-  std::uint64_t number(std::size_t i, std::uint64_t min, std::uint64_t max, std::string_view text);
+  std::uint64_t number(std::size_t i, std::uint64_t min, std::uint64_t max, std::string_view text,
+                       Sign sign = Sign::kNone);
   // Word i as a 32-bit number, as most of the kernel's arguments are.
-  std::uint32_t u32(std::size_t i, std::uint32_t min, std::string_view text);
+  std::uint32_t u32(std::size_t i, std::uint32_t min, std::string_view text,
+                    Sign sign = Sign::kNone);
   // Word i opened as a device in the table's mode, or in the given one; the lookup's errno is kept.
   DevRef device(std::size_t i, std::string_view text);
   DevRef device(std::size_t i, DeviceMode mode, std::string_view text);
@@ -80,7 +87,7 @@ class TargetArgs {
 };
 
 // The whole word as an unsigned decimal number. False: not one, or larger than 64 bits.
-bool parse_decimal(std::string_view word, std::uint64_t& value);
+bool parse_decimal(std::string_view word, std::uint64_t& value, Sign sign = Sign::kNone);
 
 // What is wrong with a word that parse_decimal() refuses, as the end of a sentence: it is none
 // ("x" is not a decimal number of sectors), or larger than 64 bits. `unit` is "" or " of things".

@@ -35,7 +35,7 @@ class DustTarget final : public Target {
  public:
   static Result<std::unique_ptr<Target>> ctr(const TargetInfo& ti, TargetArgs& args) {
     args.require_count(3, 3, "Invalid argument count");
-    const std::uint32_t block_bytes = args.u32(2, 1, "Invalid block size parameter");
+    const std::uint32_t block_bytes = args.u32(2, 1, "Invalid block size parameter", Sign::kPlus);
     if (args.failed()) {
       return args.status();
     }

@@ -60,9 +60,9 @@ class StripedTarget final : public Target {
  public:
   static Result<std::unique_ptr<Target>> ctr(const TargetInfo& ti, TargetArgs& args) {
     args.require_count(2, std::numeric_limits<std::size_t>::max(), "Not enough arguments");
-    const auto count =
-        static_cast<std::uint32_t>(args.number(0, 1, kMaxStripes, "Invalid stripe count"));
-    const std::uint32_t chunk = args.u32(1, 1, "Invalid chunk_size");
+    const auto count = static_cast<std::uint32_t>(
+        args.number(0, 1, kMaxStripes, "Invalid stripe count", Sign::kPlus));
+    const std::uint32_t chunk = args.u32(1, 1, "Invalid chunk_size", Sign::kPlus);
     if (args.failed()) {
       return args.status();
     }

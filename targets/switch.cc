@@ -121,7 +121,7 @@ class SwitchTarget final : public Target {
     for (std::size_t i = 0; i < count && !args.failed(); ++i) {
       Path path;
       path.dev = args.device(3 + 2 * i, "Device lookup failed");
-      path.start = args.sector(3 + 2 * i + 1, "Invalid device starting offset");
+      path.start = args.sector(3 + 2 * i + 1, "Invalid device starting offset", Sign::kPlus);
       paths.push_back(std::move(path));
     }
     const std::uint64_t map_words = RegionMap::words_for(regions_of(ti.len, region_size), count);

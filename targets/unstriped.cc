@@ -30,9 +30,9 @@ class UnstripedTarget final : public Target {
   static Result<std::unique_ptr<Target>> ctr(const TargetInfo& ti, TargetArgs& args) {
     args.require_count(5, 5, "Invalid number of arguments");
     Options options;
-    options.stripes = args.u32(0, 1, "Invalid stripe count");
-    options.chunk = args.u32(1, 1, "Invalid chunk_size");
-    options.index = args.u32(2, 0, "Invalid stripe number");
+    options.stripes = args.u32(0, 1, "Invalid stripe count", Sign::kPlus);
+    options.chunk = args.u32(1, 1, "Invalid chunk_size", Sign::kPlus);
+    options.index = args.u32(2, 0, "Invalid stripe number", Sign::kPlus);
     if (!args.failed() && options.index > options.stripes && options.stripes > 1) {
       args.fail("Please provide stripe between [0, # of stripes]",
                 fmt::format("{} is past {}", options.index, options.stripes));

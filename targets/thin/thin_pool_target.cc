@@ -71,8 +71,8 @@ class ThinPoolTarget final : public Target {
     check_directory(key, args);
     key.data = args.device(1, DeviceMode::kReadWrite, "Error getting data device");
     key.block_sectors = read_block_size(args);
-    const std::uint64_t low_water =
-        args.number(3, 0, std::numeric_limits<std::uint64_t>::max(), "Invalid low water mark");
+    const std::uint64_t low_water = args.number(3, 0, std::numeric_limits<std::uint64_t>::max(),
+                                                "Invalid low water mark", Sign::kPlus);
     if (args.failed()) {
       return args.status();
     }
@@ -205,7 +205,7 @@ class ThinPoolTarget final : public Target {
 
   static std::uint32_t read_block_size(TargetArgs& args) {
     const std::uint64_t sectors =
-        args.number(2, kMinBlockSectors, kMaxBlockSectors, "Invalid block size");
+        args.number(2, kMinBlockSectors, kMaxBlockSectors, "Invalid block size", Sign::kPlus);
     if (!args.failed() && sectors % kMinBlockSectors != 0) {
       args.fail("Invalid block size",
                 fmt::format("{} is no multiple of {} sectors", sectors, kMinBlockSectors));
@@ -291,17 +291,12 @@ Status wrong_count(std::size_t got, std::size_t want) {
   return {EINVAL, fmt::format("Message received with {} arguments instead of {}.", got, want)};
 }
 
-// A number of a message. As the kernel (kstrtoull(9)), which takes a plus sign before it.
-bool parse_number(std::string_view word, std::uint64_t& value) {
-  return parse_decimal(word.starts_with('+') ? word.substr(1) : word, value);
-}
-
 // Word 1, and word 2 where there is one, as device ids.
 Result<std::array<std::uint32_t, 2>> read_ids(Words argv) {
   std::array<std::uint32_t, 2> ids{};
   for (std::size_t i = 1; i < argv.size(); ++i) {
     std::uint64_t id = 0;
-    if (!parse_number(argv[i], id) || id > kThinMaxDeviceId) {
+    if (!parse_decimal(argv[i], id, Sign::kPlus) || id > kThinMaxDeviceId) {
       return Status(EINVAL, fmt::format("Message received with invalid device id: {}", argv[i]));
     }
     ids.at(i - 1) = static_cast<std::uint32_t>(id);
@@ -340,10 +335,10 @@ Status delete_device(ThinMetadata& metadata, Words argv) {
 Status set_transaction_id(ThinMetadata& metadata, Words argv) {
   std::uint64_t current = 0;
   std::uint64_t next = 0;
-  if (!parse_number(argv[1], current)) {
+  if (!parse_decimal(argv[1], current, Sign::kPlus)) {
     return {EINVAL, fmt::format("set_transaction_id message: Unrecognised id {}.", argv[1])};
   }
-  if (!parse_number(argv[2], next)) {
+  if (!parse_decimal(argv[2], next, Sign::kPlus)) {
     return {EINVAL, fmt::format("set_transaction_id message: Unrecognised new id {}.", argv[2])};
   }
   return metadata.set_transaction_id(current, next)

@@ -49,7 +49,8 @@ class ThinTarget final : public Target {
       parts.origin = args.device(2, DeviceMode::kReadOnly, "Error opening origin device");
     }
     parts.pool_dev = args.device(0, "Error opening pool device");
-    parts.id = static_cast<std::uint32_t>(args.number(1, 0, kThinMaxDeviceId, "Invalid device id"));
+    parts.id = static_cast<std::uint32_t>(
+        args.number(1, 0, kThinMaxDeviceId, "Invalid device id", Sign::kPlus));
     if (args.failed()) {
       return args.status();
     }

@@ -43,6 +43,16 @@ TEST(ParseDecimal, TakesWholeWordsOfDigitsOnly) {
   }
 }
 
+TEST(ParseDecimal, TakesOnePlusWhereItIsToldTo) {
+  std::uint64_t value = 7;
+  EXPECT_TRUE(parse_decimal("+12", value, Sign::kPlus));
+  EXPECT_EQ(value, 12U);
+  EXPECT_TRUE(parse_decimal("12", value, Sign::kPlus));
+  for (const char* wrong : {"", "+", "++1", "-1", "+-1", "+ 1", "1+", "+18446744073709551616"}) {
+    EXPECT_FALSE(parse_decimal(wrong, value, Sign::kPlus)) << wrong;
+  }
+}
+
 TEST(SplitWords, SplitsAtBlanksAndTabs) {
   EXPECT_EQ(split_words("  a\tb  c\n"), (Words{"a", "b", "c"}));
   EXPECT_EQ(split_words(""), Words{});
@@ -125,6 +135,18 @@ TEST(TargetArgs, NumbersHaveLimits) {
   Args wide({"4294967296"});
   wide.args.u32(0, 0, "Bad u32");
   EXPECT_EQ(wide.args.status().message(), "Bad u32: 4294967296 is not between 0 and 4294967295");
+}
+
+TEST(TargetArgs, APlusIsTakenWhereTheKernelTakesIt) {
+  Args a({"+8", "+4294967296"});
+  EXPECT_EQ(a.args.u32(0, 1, "Bad chunk", Sign::kPlus), 8U);
+  EXPECT_EQ(a.args.sector(0, "Bad start", Sign::kPlus), 8U);
+  EXPECT_FALSE(a.args.failed());
+  EXPECT_EQ(a.args.u32(1, 0, "Bad chunk", Sign::kPlus), 0U);
+  EXPECT_EQ(a.args.status().message(), "Bad chunk: +4294967296 is not between 0 and 4294967295");
+  Args none({"+8"});
+  EXPECT_EQ(none.args.u32(0, 1, "Bad interval"), 0U);
+  EXPECT_EQ(none.args.status().message(), "Bad interval: \"+8\" is not a decimal number");
 }
 
 TEST(TargetArgs, NumbersPastTheirLargestAreNoWords) {
