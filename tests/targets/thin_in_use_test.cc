@@ -233,11 +233,12 @@ TEST_F(ThinSlow, ADiscardDoesNotStarveBehindFirstWrites) {
   ASSERT_EQ(fake::write(md, 0, fake::pattern(8, 1)), BlkStatus::kOk);
   ASSERT_EQ(fake::write(other, 0, fake::pattern(8, 1)), BlkStatus::kOk);
   const std::uint64_t left = beside_writers(md, [&] {
-    for (MappedDevice* device : {&md, &other}) {
+    for (MappedDevice* device : {&md, &other, &md, &md, &md}) {
       EXPECT_EQ(fake::do_op(*device, Op::kDiscard, 0, kBlock), BlkStatus::kOk);
     }
   });
-  EXPECT_GT(left, 0U) << "the discards had to wait for all writers";
+  // Fair, each waits for the fills under way; else for a moment without any.
+  EXPECT_GT(left, kBlocks * 3 / 4) << "the discards had to wait for the writers";
   EXPECT_EQ(fake::read_back(md, 0, 8), filled(8, 0));
 }
 
