@@ -68,13 +68,14 @@ inline constexpr std::size_t kPerIoBytes = 192;
 struct Frame {
   Frame* outer;               // of the mapped device above; null for the first
   MappedDevice* md;           // outlives the frame: its in-flight count holds it
-  Target* target;             // null for the whole bio of a split
+  Target* target;             // whose end_io() is to be called, or null
   sector_t sector;            // on md, as the bio came in
   sector_t sectors;           //
   std::uint64_t start_ns;     // coarse monotonic clock, for the device's statistics
   Queue* home;                // whose pool it goes back to
   std::uint16_t bio_nr;       // which of a target's num_*_bios copies this is
-  bool piece;                 // part of a split: the whole bio's frame is the one that is counted
+  bool piece : 1;             // part of a split: the whole bio's frame is the one that is counted
+  bool mapped : 1;            // a target has sent it on: not so for the whole bio of a split
   std::uint8_t epoch;         // of md's counters: the one that it is counted in
   std::uint32_t stats_epoch;  // of engine/stats.h, which leaves it 0 when the bio has gone
   std::uint64_t stats_start_ns;  // of engine/stats.h: precise start

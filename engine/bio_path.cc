@@ -41,7 +41,11 @@ StatGroup group_of(Op op) noexcept {
 }
 
 // Sectors from `sector` to the next place where the target wants an ordinary I/O to be cut.
-sector_t room_in(const Target& target, sector_t sector) noexcept {
+sector_t room_in(const Table::Place& place, sector_t sector) noexcept {
+  if (place.dev != nullptr) {
+    return place.end - sector;
+  }
+  const Target& target = *place.target;
   const sector_t room = target.end() - sector;
   const sector_t max_io_len = target.features().max_io_len;
   if (max_io_len == 0) {
@@ -216,6 +220,7 @@ bool MappedDevice::enter(Bio& bio, std::uint64_t& now_ns) noexcept {
   frame.sectors = bio.sectors;
   frame.start_ns = now_ns;
   frame.piece = false;
+  frame.mapped = false;
   frame.epoch = static_cast<std::uint8_t>(epoch);
   frame.stats_epoch = 0;
   bio.frame_ = &frame;
@@ -242,8 +247,8 @@ bool MappedDevice::route(Bio& bio, const Table& table) noexcept {
 }
 
 bool MappedDevice::route_data(Bio& bio, const Table& table) noexcept {
-  Target& target = table.find(bio.sector);
-  const bool whole = bio.sectors <= room_in(target, bio.sector);
+  const Table::Place& place = table.place(bio.sector);
+  const bool whole = bio.sectors <= room_in(place, bio.sector);
   if ((bio.flags & kBioPreflush) != 0) [[unlikely]] {
     // Where all goes to one device in one piece, that device sees the flush and the data together.
     const bool passes = whole && table.single() != nullptr && table.flush_bypasses_map() &&
@@ -253,15 +258,20 @@ bool MappedDevice::route_data(Bio& bio, const Table& table) noexcept {
     }
   }
   if (whole) [[likely]] {
-    return map_one(bio, target, 0);
+    if (place.dev == nullptr) {
+      return map_one(bio, *place.target, 0);
+    }
+    bio.frame_->mapped = true;
+    bio.remap(*place.dev, place.start + (bio.sector - place.begin));
+    return true;
   }
   auto& join = bio.make_per_io<PieceJoin>(bio, table, false);
   sector_t sector = bio.sector;
   const sector_t end = bio.end_sector();
   while (sector < end) {
-    Target& piece_target = table.find(sector);
-    const sector_t sectors = std::min(room_in(piece_target, sector), end - sector);
-    join.submit_piece(piece_target, sector, sectors, 0);
+    const Table::Place& piece_place = table.place(sector);
+    const sector_t sectors = std::min(room_in(piece_place, sector), end - sector);
+    join.submit_piece(table.target_at(piece_place), sector, sectors, 0);
     sector += sectors;
   }
   join.put(BlkStatus::kOk);
@@ -339,7 +349,8 @@ bool MappedDevice::route_abnormal(Bio& bio, const Table& table) noexcept {
 }
 
 bool MappedDevice::map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept {
-  bio.frame_->target = &target;
+  bio.frame_->target = target.features().wants_end_io ? &target : nullptr;
+  bio.frame_->mapped = true;
   bio.frame_->bio_nr = static_cast<std::uint16_t>(bio_nr);
   switch (target.map(bio)) {
     case MapIo::kRemapped:
@@ -358,6 +369,7 @@ bool MappedDevice::map_one(Bio& bio, Target& target, unsigned bio_nr) noexcept {
 // that map() did not make.
 bool MappedDevice::refuse(Bio& bio, BlkStatus status) noexcept {
   bio.frame_->target = nullptr;
+  bio.frame_->mapped = false;
   const bool in_vain = status == BlkStatus::kRequeue && !bio.frame_->md->noflush_suspending();
   bio.end_io(in_vain ? BlkStatus::kIoError : status);
   return false;
@@ -380,7 +392,7 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
   bio.dev = &md;
   bio.sector = frame.sector;
   bio.sectors = frame.sectors;
-  if (frame.target != nullptr && frame.target->features().wants_end_io) {
+  if (frame.target != nullptr) {
     switch (frame.target->end_io(bio, bio.status_)) {
       case EndIo::kDone:
         break;
@@ -395,8 +407,7 @@ bool MappedDevice::pop_frame(Bio& bio, std::uint64_t& now_ns) noexcept {
     md.turn_off(bio);
   }
   // Asked here, when a target requeues, and not of the whole bio, which may end later.
-  if (bio.status_ == BlkStatus::kRequeue && frame.target != nullptr && !md.noflush_suspending())
-      [[unlikely]] {
+  if (bio.status_ == BlkStatus::kRequeue && frame.mapped && !md.noflush_suspending()) [[unlikely]] {
     bio.status_ = BlkStatus::kIoError;
   }
   bio.frame_ = frame.outer;

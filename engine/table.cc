@@ -15,6 +15,11 @@ namespace mapperfs {
 namespace {
 
 constexpr std::size_t kMaxBuckets = std::size_t{1} << 17;
+// Roughly: half to twice as many on average.
+constexpr std::size_t kTargetsPerBucket = 8;
+// Bits of a place in a bucket that a guess multiplies by an index of kMaxTargets.
+constexpr unsigned kGuessBits = 40;
+static_assert(kMaxTargets < std::size_t{1} << (64 - kGuessBits));
 
 // Opens each word once for a table, and remembers the devices in the order opened.
 class CachingOpener final : public DeviceOpener {
@@ -227,17 +232,19 @@ class Table::Builder {
 
   void index() {
     Table& table = *table_;
+    table.places_.reserve(table.targets_.size());
+    for (const auto& target : table.targets_) {
+      table.places_.push_back(place_of(*target));
+    }
     if (table.single_ != nullptr) {
       return;
     }
-    table.places_.reserve(table.targets_.size());
-    for (const auto& target : table.targets_) {
-      table.places_.push_back({target->end(), target.get()});
-    }
-    const std::size_t wanted = std::min(kMaxBuckets, std::bit_ceil(table.targets_.size() * 2));
+    const std::size_t wanted =
+        std::min(kMaxBuckets, std::bit_ceil(table.targets_.size() / kTargetsPerBucket + 1));
     while ((table.size_ >> table.bucket_shift_) >= wanted) {
       ++table.bucket_shift_;
     }
+    table.guess_shift_ = std::max(table.bucket_shift_, kGuessBits) - kGuessBits;
     const std::size_t buckets = (table.size_ >> table.bucket_shift_) + 2;
     table.buckets_.resize(buckets);
     std::uint32_t target = 0;
@@ -249,6 +256,23 @@ class Table::Builder {
       }
       table.buckets_[i] = target;
     }
+  }
+
+  static Place place_of(Target& target) {
+    Place place;
+    place.begin = target.begin();
+    place.end = target.end();
+    const TargetDevice area = target.straight();
+    place.dev = area.dev;
+    if (area.dev == nullptr) {
+      place.target = &target;
+    } else {
+      MFS_ASSERT(area.len == target.ti().len);
+      MFS_ASSERT(target.features().max_io_len == 0);  // nobody would cut
+      MFS_ASSERT(!target.features().wants_end_io);    // nobody would call
+      place.start = area.start;
+    }
+    return place;
   }
 
   const Options options_;
@@ -271,13 +295,29 @@ Table::~Table() {
   }
 }
 
-Target& Table::find_among_many(sector_t sector) const noexcept {
+const Table::Place& Table::place_among_many(sector_t sector) const noexcept {
   const std::size_t bucket = sector >> bucket_shift_;
-  const auto first = places_.begin() + buckets_[bucket];
-  const auto last = places_.begin() + buckets_[bucket + 1];
-  return *std::upper_bound(first, last, sector, [](sector_t at, const Place& place) {
-            return at < place.end;
-          })->target;
+  const sector_t inside = sector - (static_cast<sector_t>(bucket) << bucket_shift_);
+  const Place* first = places_.data() + buckets_[bucket];
+  const Place* last = places_.data() + buckets_[bucket + 1];
+  const auto among = static_cast<sector_t>(last - first);
+  // Right where the targets of the bucket are of one length, and next to it where they nearly are.
+  const Place* at = first + ((inside >> guess_shift_) * among >> (bucket_shift_ - guess_shift_));
+  if (sector >= at->end) {
+    first = ++at;
+    if (sector < at->end) {
+      return *at;
+    }
+  } else if (sector < at->begin) {
+    last = --at;
+    if (sector >= at->begin) {
+      return *at;
+    }
+  } else {
+    return *at;
+  }
+  return *std::upper_bound(first, last, sector,
+                           [](sector_t wanted, const Place& place) { return wanted < place.end; });
 }
 
 void Table::presuspend() const {

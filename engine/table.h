@@ -65,13 +65,26 @@ class Table {
   [[nodiscard]] DeviceMode mode() const { return mode_; }
   [[nodiscard]] const QueueLimits& limits() const { return limits_; }
   [[nodiscard]] std::span<const std::unique_ptr<Target>> targets() const { return targets_; }
-  // The target that holds `sector`, which is below size(). Queue threads.
-  [[nodiscard]] Target& find(sector_t sector) const noexcept {
-    if (targets_.size() == 1) [[likely]] {
-      return *targets_.front();
-    }
-    return find_among_many(sector);
+  // What the way of a bio needs of a target, in half a line of the cache: a table of many lines
+  // is in no cache, and each further line of memory that a bio touches is one more miss.
+  struct alignas(32) Place {
+    sector_t begin;
+    sector_t end;
+    BlockDevice* dev;  // of Target::straight(), or null: map() has to be asked
+    union {
+      sector_t start;  // with dev: where `begin` lies on it
+      Target* target;  // without
+    };
+  };
+  // That of the target that holds `sector`, which is below size(). Queue threads.
+  [[nodiscard]] const Place& place(sector_t sector) const noexcept {
+    return single_ != nullptr ? *places_.data() : place_among_many(sector);
   }
+  [[nodiscard]] Target& target_at(const Place& place) const noexcept {
+    return place.dev == nullptr ? *place.target
+                                : *targets_[static_cast<std::size_t>(&place - places_.data())];
+  }
+  [[nodiscard]] Target& find(sector_t sector) const noexcept { return target_at(place(sector)); }
   // The only target, or null where there are several.
   [[nodiscard]] Target* single() const { return single_; }
   // Where every target says flush_bypasses_map: the distinct devices to flush instead of mapping.
@@ -103,19 +116,17 @@ class Table {
  private:
   class Builder;
   Table() = default;
-  [[nodiscard]] Target& find_among_many(sector_t sector) const noexcept;
+  [[nodiscard]] const Place& place_among_many(sector_t sector) const noexcept;
 
   std::vector<std::unique_ptr<Target>> targets_;
+  std::vector<Place> places_;  // as targets_
   // Buckets of equal width over the table, each the index of the target that holds its first
-  // sector: a look-up goes to its bucket and searches between that target and the next bucket's.
+  // sector. A look-up goes to its bucket and guesses between that target and the next bucket's, as
+  // if those were of one length. So few buckets that they stay in the caches, which places_ does
+  // not.
   std::vector<std::uint32_t> buckets_;
-  // Where a target ends, and which it is: side by side, since a look-up needs both.
-  struct Place {
-    sector_t end;
-    Target* target;
-  };
-  std::vector<Place> places_;
   unsigned bucket_shift_ = 0;
+  unsigned guess_shift_ = 0;  // less sharp a look at wide buckets, or the product would overflow
   sector_t size_ = 0;
   Target* single_ = nullptr;
   DeviceMode mode_ = DeviceMode::kReadWrite;

@@ -36,7 +36,8 @@ class LinearTarget final : public Target {
     static_cast<void>(show_keys);
     return fmt::format("{} {}", escape_word(dev_->table_name()), start_);
   }
-  void iterate_devices(const DeviceFn& fn) const override { fn({dev_.get(), start_, ti().len}); }
+  void iterate_devices(const DeviceFn& fn) const override { fn(straight()); }
+  [[nodiscard]] TargetDevice straight() const override { return {dev_.get(), start_, ti().len}; }
   [[nodiscard]] Extent extent(sector_t sector, sector_t max) const override {
     return extent_below(*dev_, start_ + (sector - begin()), max);
   }

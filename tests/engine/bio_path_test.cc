@@ -532,6 +532,59 @@ TEST_F(BioPathTest, ARequeuedPieceOutlivesTheSuspendThatWasGivenUp) {
   EXPECT_EQ(d_.seen(), (Lines{"write 0+8", "write 8+8"}));
 }
 
+// Straight targets -------------------------------------------------------------------------------
+
+class StraightTest : public BioPathTest {
+ protected:
+  StraightTest() {
+    hooks_.map = [this](probe::Target& target, Bio& bio) {
+      mapped_.add(probe::describe(bio));
+      return target.remap(bio);
+    };
+  }
+  probe::Hooks& hooks_ = add_hooks("h");
+  probe::Diary mapped_;
+};
+
+TEST_F(StraightTest, DataGoesOnWithoutAskingTheTarget) {
+  const auto md = bring_up("md", {"0 100 plain dev d at=1000 straight hooks=h"});
+  TestBio bio(*md, Op::kWrite, 8, 16, kBioFua);
+  bio.run_ok();
+  EXPECT_EQ(bio.bio().sector, 8U);
+  EXPECT_EQ(bio.bio().dev, md.get());
+  TestBio(*md, Op::kRead, 99, 1).run_ok();
+  EXPECT_EQ(d_.seen(), (Lines{"write 1008+16 fua", "read 1099+1"}));
+  EXPECT_EQ(mapped_.take(), Lines{});
+  EXPECT_EQ(md->io_sums().ios[static_cast<std::size_t>(StatGroup::kWrite)], 1U);
+}
+
+TEST_F(StraightTest, OtherOperationsAreTheTargets) {
+  const auto md = bring_up(
+      "md", {"0 100 plain dev d at=1000 straight discard=1 takes-discards flush=1 hooks=h"});
+  TestBio(*md, Op::kDiscard, 8, 16).run_ok();
+  TestBio(*md, Op::kFlush, 0, 0).run_ok();
+  EXPECT_EQ(d_.seen(), (Lines{"discard 1008+16", "flush"}));
+  EXPECT_EQ(mapped_.take(), (Lines{"discard 8+16", "flush"}));
+}
+
+TEST_F(StraightTest, BesideOthersInOneTable) {
+  const auto md = bring_up("md", {"0 8 plain dev d at=500 straight", "8 8 plain dev d at=100 ends",
+                                  "16 8 plain dev d at=300 straight"});
+  TestBio(*md, Op::kRead, 0, 8).run_ok();
+  TestBio(*md, Op::kRead, 8, 8).run_ok();
+  TestBio(*md, Op::kRead, 16, 8).run_ok();
+  EXPECT_EQ(d_.seen(), (Lines{"read 500+8", "read 100+8", "read 300+8"}));
+  TestBio(*md, Op::kWrite, 4, 16).run_ok();
+  EXPECT_EQ(d_.seen(), (Lines{"write 504+4", "write 100+8", "write 300+4"}));
+}
+
+// As after map(): a requeue from below, where nobody asked for one, is an error of this device.
+TEST_F(StraightTest, ARequeueFromBelowIsForANoflushSuspendAlone) {
+  const auto md = bring_up("md", {"0 100 plain dev d straight"});
+  d_.fail(BlkStatus::kRequeue);
+  EXPECT_EQ(TestBio(*md, Op::kRead, 0, 8).run(), BlkStatus::kIoError);
+}
+
 // Counters ---------------------------------------------------------------------------------------
 
 TEST_F(BioPathTest, CountsIosAndSectorsOncePerDevice) {

@@ -179,7 +179,7 @@ inline std::map<std::string, Hooks*>& hooks_by_name() {
 
 // Words, in any order: dev NAME (several: a stripe each), at=N, io=N (max_io_len), flush=N,
 // discard=N, erase=N, zeroes=N (num_*_bios), lbs=N (io_hints), hooks=NAME, fail=ERRNO, and the bare
-// words bypass, takes-discards, cuts-discards, has-cache, ends.
+// words bypass, takes-discards, cuts-discards, has-cache, ends, straight.
 class Target final : public mapperfs::Target {
  public:
   static Result<std::unique_ptr<mapperfs::Target>> ctr(const TargetInfo& ti, TargetArgs& args) {
@@ -215,6 +215,7 @@ class Target final : public mapperfs::Target {
   struct Spec {
     sector_t at = 0;
     std::uint32_t block_size = 0;
+    bool straight = false;
     TargetFeatures features;
 
     void set(const std::string& key, std::uint64_t number) {
@@ -232,6 +233,7 @@ class Target final : public mapperfs::Target {
           {"cuts-discards", [&] { features.max_discard_granularity = true; }},
           {"has-cache", [&] { features.flush_supported = true; }},
           {"ends", [&] { features.wants_end_io = true; }},
+          {"straight", [&] { straight = true; }},
       };
       setters.at(key)();
     }
@@ -242,6 +244,7 @@ class Target final : public mapperfs::Target {
         devs_(std::move(devs)),
         at_(spec.at),
         block_size_(spec.block_size),
+        straight_(spec.straight),
         hooks_(hooks) {}
   ~Target() override { note("dtr"); }
 
@@ -282,6 +285,9 @@ class Target final : public mapperfs::Target {
       fn({dev.get(), at_, ti().len / devs_.size()});
     }
   }
+  [[nodiscard]] TargetDevice straight() const override {
+    return straight_ ? TargetDevice{devs_.front().get(), at_, ti().len} : TargetDevice{};
+  }
   void io_hints(QueueLimits& limits) const override {
     if (block_size_ != 0) {
       limits.logical_block_size = block_size_;
@@ -312,6 +318,7 @@ class Target final : public mapperfs::Target {
   const std::vector<DevRef> devs_;
   const sector_t at_;
   const std::uint32_t block_size_;
+  const bool straight_;
   Hooks* const hooks_;
 };
 

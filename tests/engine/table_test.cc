@@ -300,6 +300,11 @@ class FindTest : public TableTest {
       ASSERT_EQ(table.find(line.start).begin(), line.start);
       ASSERT_EQ(table.find(line.start + line.len / 2).begin(), line.start);
       ASSERT_EQ(table.find(line.start + line.len - 1).begin(), line.start);
+      const Table::Place& place = table.place(line.start + line.len / 3);
+      ASSERT_EQ(place.begin, line.start);
+      ASSERT_EQ(place.end, line.start + line.len);
+      ASSERT_EQ(place.dev, nullptr);
+      ASSERT_EQ(place.target, &table.find(line.start));
     }
     EXPECT_EQ(table.single() != nullptr, lengths.size() == 1);
   }
@@ -328,7 +333,14 @@ TEST_F(FindTest, HugeTargetsBesideTinyOnes) {
   check({1, (sector_t{1} << 54) - 2});
 }
 
-TEST_F(FindTest, HundredThousandEqualLines) { check(std::vector<sector_t>(100000, 80)); }
+TEST_F(FindTest, HundredThousandEqualLines) {
+  check(std::vector<sector_t>(100000, 64));
+  check(std::vector<sector_t>(100000, 80));
+}
+
+TEST_F(FindTest, EqualLinesOfAHugeTable) {
+  check(std::vector<sector_t>(100000, (sector_t{1} << 37) + 12345));
+}
 
 TEST_F(FindTest, HundredThousandTinyLinesBeforeAHugeOne) {
   std::vector<sector_t> lengths(100000, 1);
