@@ -77,11 +77,11 @@ QueueLimits MappedDevice::limits_locked() const {
 std::string MappedDevice::numbers() const { return fmt::format("{}:{}", kMapperMajor, minor_); }
 
 Extent MappedDevice::extent(sector_t sector, sector_t max) const {
-  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
-  if (live_owner_ == nullptr || sector >= live_owner_->size()) {
+  const Table::Hold table = hold_table(Slot::kLive);
+  if (!table || sector >= table->size()) {
     return {max, false};
   }
-  const Target& target = live_owner_->find(sector);
+  const Target& target = table->find(sector);
   return target.extent(sector, std::min(max, target.end() - sector));
 }
 
@@ -298,6 +298,9 @@ Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
   if (resized && engine_.observer_ != nullptr) {
     engine_.observer_->device_resized(*this);
   }
+  if (old != nullptr) {
+    old->wait_unheld();  // no message to a target that its successor replaces
+  }
   return old;
 }
 
@@ -422,18 +425,18 @@ Result<std::string> MappedDevice::message(sector_t sector, std::span<const std::
   if (argv.front().front() == '@') {
     return stats_owner_->message(argv);  // which also refuses what nobody knows
   }
-  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+  const Table::Hold table = hold_table(Slot::kLive);
   if (removed()) {
     return Status(ENXIO, "the device is being removed");
   }
-  if (live_owner_ == nullptr) {
+  if (!table) {
     return Status(EINVAL, "The device has no table.");
   }
-  if (sector >= live_owner_->size()) {
+  if (sector >= table->size()) {
     return Status(EINVAL, fmt::format("Target message sector outside device: {} is not below {}",
-                                      sector, live_owner_->size()));
+                                      sector, table->size()));
   }
-  Target& target = live_owner_->find(sector);
+  Target& target = table->find(sector);
   Result<std::string> reply = target.message(argv);
   if (!reply.ok()) {
     return reply.status().with_context(target.ti().type->name);
@@ -458,9 +461,8 @@ Status MappedDevice::set_geometry(const Geometry& geometry) {
 }
 
 std::vector<MappedDevice::StatusLine> MappedDevice::table_lines(Slot slot, bool show_keys) const {
-  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
   std::vector<StatusLine> lines;
-  if (const Table* table = slot_table(slot)) {
+  if (const Table::Hold table = hold_table(slot)) {
     lines.reserve(table->targets().size());
     for (const auto& target : table->targets()) {
       lines.push_back({target->begin(), target->ti().len, std::string(target->ti().type->name),
@@ -471,9 +473,8 @@ std::vector<MappedDevice::StatusLine> MappedDevice::table_lines(Slot slot, bool 
 }
 
 std::vector<MappedDevice::StatusLine> MappedDevice::status_lines(Slot slot, bool noflush) const {
-  const std::shared_lock<std::shared_mutex> lock(table_mutex_);
   std::vector<StatusLine> lines;
-  if (const Table* table = slot_table(slot)) {
+  if (const Table::Hold table = hold_table(slot)) {
     const bool keep = noflush || suspended_.load(std::memory_order_acquire);
     lines.reserve(table->targets().size());
     for (const auto& target : table->targets()) {

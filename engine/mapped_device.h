@@ -3,10 +3,11 @@
 // Threads. submit() and what it calls run on any thread and never block. Control operations may
 // block. Suspend, resume and remove take control_mutex_ and so run one at a time; loads, messages
 // and queries do not wait for them: they take table_mutex_, which is held for no wait on I/O in
-// flight. Exclusive work runs one at a time as well, under exclusive_mutex_, which nothing that
-// controls the device takes. Lock order: exclusive_mutex_ or control_mutex_ (nobody takes both),
-// table_mutex_ (of the device above before those of the device below), then the engine's mutex,
-// then deferred_mutex_.
+// flight. A message or a status, whose target may take long, keeps its table by a Table::Hold and
+// no lock: a load does not wait for it, a swap does, with the new table in its place. Exclusive
+// work runs one at a time as well, under exclusive_mutex_, which nothing that controls the device
+// takes. Lock order: exclusive_mutex_ or control_mutex_ (nobody takes both), table_mutex_ (of the
+// device above before those of the device below), then the engine's mutex, then deferred_mutex_.
 //
 // Invariants
 //  1. A bio inside the device is counted in counters_ from enter to pop_frame; while anything is
@@ -204,6 +205,11 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // table_mutex_ held.
   [[nodiscard]] const Table* slot_table(Slot slot) const {
     return slot == Slot::kLive ? live_owner_.get() : inactive_.get();
+  }
+  // Empty where the slot is.
+  [[nodiscard]] Table::Hold hold_table(Slot slot) const {
+    const std::shared_lock<std::shared_mutex> lock(table_mutex_);
+    return Table::Hold(slot_table(slot));
   }
 
   Engine& engine_;

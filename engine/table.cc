@@ -289,10 +289,30 @@ Result<std::unique_ptr<Table>> Table::load(std::span<const TableLine> lines,
 }
 
 Table::~Table() {
+  wait_unheld();
   // The last target first, as they were made the other way round.
   while (!targets_.empty()) {
     targets_.pop_back();
   }
+}
+
+void Table::take_hold() const {
+  const std::lock_guard<std::mutex> lock(hold_mutex_);
+  ++holds_;
+}
+
+// Told under the lock: the waiter destroys what they wait on.
+void Table::let_go() const {
+  const std::lock_guard<std::mutex> lock(hold_mutex_);
+  MFS_ASSERT(holds_ > 0);
+  if (--holds_ == 0) {
+    unheld_cv_.notify_all();
+  }
+}
+
+void Table::wait_unheld() const {
+  std::unique_lock<std::mutex> lock(hold_mutex_);
+  unheld_cv_.wait(lock, [this] { return holds_ == 0; });
 }
 
 const Table::Place& Table::place_among_many(sector_t sector) const noexcept {

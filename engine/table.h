@@ -1,7 +1,9 @@
 // A table: targets that lie end to end from sector 0. Constant once it is built.
 #pragma once
 
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,9 +59,38 @@ class Table {
   // that a constructor opened is let go. Control threads.
   static Result<std::unique_ptr<Table>> load(std::span<const TableLine> lines,
                                              const Options& options);
+  // Waits as wait_unheld().
   ~Table();
   Table(const Table&) = delete;
   Table& operator=(const Table&) = delete;
+
+  // Keeps a table for one who asks its targets what may take long (a message, a status): it may be
+  // taken out of its slot meanwhile, and is not destroyed. Made under the lock that keeps the table
+  // in its slot; control threads.
+  class Hold {
+   public:
+    explicit Hold(const Table* table) : table_(table) {
+      if (table_ != nullptr) {
+        table_->take_hold();
+      }
+    }
+    ~Hold() {
+      if (table_ != nullptr) {
+        table_->let_go();
+      }
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+
+    const Table* operator->() const { return table_; }
+    explicit operator bool() const { return table_ != nullptr; }
+
+   private:
+    const Table* const table_;
+  };
+  // Returns when nobody holds the table. Who has taken it out of its slot, where no new hold comes
+  // from.
+  void wait_unheld() const;
 
   [[nodiscard]] sector_t size() const { return size_; }
   [[nodiscard]] DeviceMode mode() const { return mode_; }
@@ -116,6 +147,8 @@ class Table {
  private:
   class Builder;
   Table() = default;
+  void take_hold() const;
+  void let_go() const;
   [[nodiscard]] const Place& place_among_many(sector_t sector) const noexcept;
 
   std::vector<std::unique_ptr<Target>> targets_;
@@ -136,6 +169,10 @@ class Table {
   bool flush_bypasses_map_ = false;
   std::size_t flush_bios_ = 0;
   const TargetType* immutable_type_ = nullptr;
+
+  mutable std::mutex hold_mutex_;
+  mutable std::condition_variable unheld_cv_;  // with hold_mutex_
+  mutable std::size_t holds_ = 0;              // hold_mutex_
 };
 
 }  // namespace mapperfs

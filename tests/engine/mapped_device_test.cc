@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <future>
+#include <latch>
 #include <thread>
 
 #include "tests/engine/world.h"
@@ -446,6 +448,97 @@ TEST_F(QueryTest, MessagesGoToTheTargetOfTheirSector) {
   expect_error(say(*md, 7, {"do", "it"}).status(), EINVAL,
                "plain: Target type does not support messages");
   expect_error(say(*md, 16, {"do"}).status(), EINVAL, "Target message sector outside device");
+}
+
+// A message that stays inside its target until it is let go, on a thread of its own.
+class LongMessageTest : public QueryTest {
+ protected:
+  LongMessageTest() {
+    hooks_.message = [this](std::span<const std::string_view>) {
+      inside_.count_down();
+      go_on_.wait();
+      hooks_.diary.add("message done");
+      return Result<std::string>("done");
+    };
+    thread_ = std::thread([this] { reply_ = say(*md_, 0, {"commit"}); });
+    inside_.wait();
+    hooks_.diary.take();
+  }
+  ~LongMessageTest() override { finish(); }
+  void finish() {
+    if (!thread_.joinable()) {
+      return;
+    }
+    go_on_.count_down();
+    thread_.join();
+    EXPECT_TRUE(reply_.ok() && *reply_ == "done");
+  }
+  // Does `work` on another thread and expects it to come to an end while the message is inside.
+  template <typename Work>
+  void expect_beside(Work work) {
+    std::future<void> done = std::async(std::launch::async, work);
+    const bool ended = done.wait_for(std::chrono::seconds(20)) == std::future_status::ready;
+    EXPECT_TRUE(ended) << "waits for the message";
+    if (!ended) {
+      finish();
+    }
+  }
+
+  probe::Hooks& hooks_ = add_hooks("h");
+  const std::shared_ptr<MappedDevice> md_ = bring_up("md", {"0 100 plain dev d hooks=h"});
+  std::latch inside_{1};
+  std::latch go_on_{1};
+  Result<std::string> reply_{Status(EINTR, "not yet")};
+  std::thread thread_;
+};
+
+TEST_F(LongMessageTest, LoadAndClearDoNotWaitForIt) {
+  expect_beside([this] {
+    expect_ok(load(*md_, {"0 16 plain dev d"}));
+    expect_ok(load(*md_, {"0 24 plain dev d"}));
+    EXPECT_TRUE(md_->info().inactive);
+    expect_ok(md_->clear());
+    EXPECT_EQ(md_->status_lines(Slot::kLive, true).size(), 1U);
+    expect_ok(md_->suspend({}));
+    expect_ok(md_->resume({}));
+  });
+}
+
+TEST_F(LongMessageTest, ASwapWaitsForItWithTheNewTableInPlace) {
+  probe::Hooks& next = add_hooks("next");
+  next.preresume = [this] {
+    hooks_.diary.add("preresume of the next");
+    return Status();
+  };
+  expect_beside([this] { expect_ok(load(*md_, {"0 16 plain dev d hooks=next"})); });
+  std::thread swap([this] { expect_ok(md_->resume({})); });
+  while (md_->size_sectors() != 16) {
+    std::this_thread::yield();
+  }
+  // A status now is of the new table, and a load goes to the empty slot.
+  expect_beside([this] {
+    EXPECT_EQ(md_->status_lines(Slot::kLive, true).at(0).len, 16U);
+    expect_ok(load(*md_, {"0 32 plain dev d"}));
+  });
+  EXPECT_EQ(hooks_.diary.take(), (Lines{"presuspend 0", "postsuspend 0"}));
+  finish();
+  swap.join();
+  EXPECT_EQ(hooks_.diary.take(), (Lines{"message done", "preresume of the next", "dtr 0"}));
+}
+
+TEST_F(LongMessageTest, ARemovalWaitsForIt) {
+  std::thread removal([this] { expect_ok(engine_->remove("md", false)); });
+  while (md_->info().live) {
+    std::this_thread::yield();
+  }
+  expect_beside([this] {
+    expect_error(say(*md_, 0, {"more"}).status(), ENXIO, "being removed");
+    expect_error(load(*md_, {"0 8 plain"}), ENXIO, "being removed");
+  });
+  finish();
+  removal.join();
+  EXPECT_EQ(hooks_.diary.take(), (Lines{"presuspend 0", "postsuspend 0", "message done", "dtr 0"}));
+  EXPECT_EQ(open_count("d"), 0);
 }
 
 TEST_F(QueryTest, MessagesThatNoTargetSees) {
