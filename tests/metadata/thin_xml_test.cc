@@ -70,10 +70,9 @@ std::string pool_xml(const std::string& inside) {
          inside + "</superblock>\n";
 }
 
-std::string device_xml(const std::string& inside, int id = 1) {
-  return "  <device dev_id=\"" + std::to_string(id) +
-         "\" mapped_blocks=\"1\" transaction=\"0\" creation_time=\"0\" snap_time=\"1\">\n" +
-         inside + "  </device>\n";
+std::string device_xml(const std::string& inside, int id = 1, const std::string& mapped = "1") {
+  return "  <device dev_id=\"" + std::to_string(id) + "\" mapped_blocks=\"" + mapped +
+         "\" transaction=\"0\" creation_time=\"0\" snap_time=\"1\">\n" + inside + "  </device>\n";
 }
 
 TEST(ThinXml, TakesAKernelsPoolAndGivesItBack) {
@@ -153,6 +152,24 @@ TEST(ThinXml, UnderstandsDefinitionsAndComments) {
   EXPECT_EQ(must_open(*pool, 1)->lookup(4)->data_block, 8U);
   EXPECT_EQ(must_open(*pool, 1)->mapped_blocks(), 3U);
   EXPECT_EQ(must_open(*pool, 2)->mapped_blocks(), 2U);
+}
+
+// As thin_restore 0.9 of thin-provisioning-tools, which takes each of these without a word.
+TEST(ThinXml, CountsMappingsWhateverTheXmlSays) {
+  const std::string runs =
+      "<range_mapping origin_begin=\"0\" data_begin=\"3\" length=\"4\" time=\"0\"/>"
+      "<single_mapping origin_block=\"9\" data_block=\"9\" time=\"0\"/>";
+  for (const char* said : {"0", "1", "5", "77", "18446744073709551615"}) {
+    SCOPED_TRACE(said);
+    Place place;
+    const Status s = place.restore(pool_xml(device_xml(runs, 1, said) + device_xml("", 2, said)));
+    ASSERT_TRUE(s.ok()) << s.message();
+    auto pool = place.open();
+    EXPECT_EQ(must_open(*pool, 1)->mapped_blocks(), 5U);
+    EXPECT_EQ(must_open(*pool, 2)->mapped_blocks(), 0U);
+    pool.reset();
+    place.expect_clean();
+  }
 }
 
 TEST(ThinXml, KeepsTheFlagThatAsksForAChecking) {
