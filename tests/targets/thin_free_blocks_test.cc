@@ -166,7 +166,7 @@ TEST_P(ThinLastBlock, IsFoundWhereverItIs) {
   ASSERT_TRUE(volume.ok());
   // Behind the last one given out, before it, the same again, and at both ends of a page.
   std::uint64_t next = kBlocks;
-  for (const std::uint64_t at : {700, 3, 3, 511, 512, 511, 1123, 0, 1023, 1024, 2}) {
+  for (const std::uint64_t at : {700U, 3U, 3U, 511U, 512U, 511U, 1123U, 0U, 1023U, 1024U, 2U}) {
     SCOPED_TRACE(fmt::format("virtual block {}", at));
     const std::uint64_t block = (*volume)->dev->lookup(at)->data_block;
     ASSERT_EQ(harness_.run_op("thin", Op::kDiscard, at * kBlock, kBlock), BlkStatus::kOk);
