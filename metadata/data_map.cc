@@ -9,7 +9,7 @@
 namespace mapperfs::thin {
 namespace {
 
-constexpr std::uint64_t kNone = UINT64_MAX;
+constexpr std::uint64_t kNone = DataLot::kNone;
 
 void append_block(std::vector<DataRun>& runs, std::uint64_t block) {
   if (!runs.empty() && runs.back().begin + runs.back().length == block) {
@@ -66,7 +66,16 @@ Page& CountPages::page_of(std::uint64_t number) const {
 }
 
 void DataMap::reset(std::uint64_t nr_blocks) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
+  for (const std::shared_ptr<DataLot>& lot : lots_) {
+    lot->left = 0;
+    lot->given = 0;
+    lot->listed = false;
+    lot->page.reset();
+  }
+  lots_.clear();
+  lending_ = always_lend_;
+  lent_ = 0;
   free_.assign(pages_for(nr_blocks), 0);
   nr_blocks_ = nr_blocks;
   for (std::uint64_t page = 0; page < free_.size(); ++page) {
@@ -95,11 +104,18 @@ Status DataMap::load_summary(std::uint64_t record, const Summary& summary) {
 }
 
 void DataMap::finish_loading() {
+  const Changes changes(*this);
   std::uint64_t free = 0;
   for (const std::uint16_t count : free_) {
     free += count;
   }
   owned_ = nr_blocks_ - free;
+}
+
+std::uint64_t DataMap::unlent() const {
+  const std::uint64_t taken = owned_ + held_;
+  const std::uint64_t blocks = nr_blocks_;
+  return blocks > taken ? blocks - taken : 0;
 }
 
 unsigned DataMap::blocks_in(std::uint64_t page) const {
@@ -128,36 +144,56 @@ std::uint64_t DataMap::find_free(const Page& page, std::uint64_t number, std::ui
     if (page.count(i) != 0) {
       continue;
     }
-    const auto bit = [i](const HoldBits& bits) { return (bits[i / 64] >> (i % 64) & 1U) != 0; };
-    if (it == holds_.end() || !(bit(it->second.reserved) || bit(it->second.freed_now) ||
-                                bit(it->second.freed_before) || bit(it->second.quarantined))) {
+    if (it == holds_.end() || (it->second.any(i / 64) >> (i % 64) & 1U) == 0) {
       return number * kRefsPerPage + i;
     }
   }
   return kNone;
 }
 
+Result<std::uint64_t> DataMap::allocate(const std::shared_ptr<DataLot>& lot) {
+  if (lending()) {
+    const std::lock_guard<std::mutex> own(lot->mutex);
+    if (const std::uint64_t block = take_lent(lot); block != kNone) {
+      lot->given |= lot->bit_of(block);
+      return block;
+    }
+  }
+  return allocate();
+}
+
 Result<std::uint64_t> DataMap::allocate() {
   PagePin pin;  // of the page to look in; read without the mutex
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (allocatable() != 0) {
+  while (true) {
+    std::uint64_t number = kNone;
+    {
+      const Changes changes(*this);
+      auto block = reserve_next(pin, number);
+      if (!block.ok() || *block != kNone) {
+        return block;
+      }
+    }
+    auto loaded = cache_.pin(PageKey::of(PageKind::kDataRefs, number));
+    if (!loaded.ok()) {
+      return loaded.status();
+    }
+    pin = loaded.take();
+  }
+}
+
+// Under mutex_. The next free block, reserved; kNone: the page `number` is to be had in memory
+// first.
+Result<std::uint64_t> DataMap::reserve_next(const PagePin& pin, std::uint64_t& number) {
+  while (unlent() != 0 || recall()) {
     // The rest of the cursor's page first; it comes again, from its start, after all others.
     std::uint64_t from = cursor_ % kRefsPerPage;
-    std::uint64_t number = next_candidate(cursor_ / kRefsPerPage);
+    number = next_candidate(cursor_ / kRefsPerPage);
     MFS_ASSERT(number != kNone);
     if (number != cursor_ / kRefsPerPage) {
       from = 0;
     }
-    const PageKey key = PageKey::of(PageKind::kDataRefs, number);
-    if (!pin || pin->key() != key || pin->dead.load()) {
-      lock.unlock();
-      auto loaded = cache_.pin(key);
-      if (!loaded.ok()) {
-        return loaded.status();
-      }
-      pin = loaded.take();
-      lock.lock();
-      continue;
+    if (!pin || pin->key() != PageKey::of(PageKind::kDataRefs, number) || pin->dead.load()) {
+      return kNone;
     }
     if (Status s = compare(*pin); !s.ok()) {
       return s;
@@ -174,7 +210,7 @@ Result<std::uint64_t> DataMap::allocate() {
       continue;
     }
     set_hold(&Holds::reserved, block, true);
-    reserved_.fetch_add(1);
+    ++reserved_;
     cursor_ = block + 1 < nr_blocks_ ? block + 1 : 0;
     return block;
   }
@@ -182,15 +218,16 @@ Result<std::uint64_t> DataMap::allocate() {
 }
 
 void DataMap::cancel(std::uint64_t block) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  make_reserved(block);
+  const Changes changes(*this);
   if (has_hold(&Holds::reserved, block)) {  // else an abort took it back before
     set_hold(&Holds::reserved, block, false);
-    reserved_.fetch_sub(1);
+    --reserved_;
   }
 }
 
 void DataMap::release(const std::vector<DataRun>& runs) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
   for (const DataRun& run : runs) {
     for (std::uint64_t block = run.begin; block < run.begin + run.length; ++block) {
       set_hold(&Holds::quarantined, block, false);
@@ -198,12 +235,23 @@ void DataMap::release(const std::vector<DataRun>& runs) {
   }
 }
 
-Status DataMap::take_reserved(std::uint64_t block) {
+Status DataMap::take_reserved(DataLot& lot, std::uint64_t block) {
+  if (lending()) {
+    {
+      const std::lock_guard<std::mutex> own(lot.mutex);
+      if (const std::uint64_t bit = lot.bit_of(block); (lot.given & bit) != 0) {
+        add_lent_owner(lot, block);
+        lot.given &= ~bit;
+        return {};
+      }
+    }
+    make_reserved(block);  // of another device's lot, then
+  }
   auto pin = cache_.pin(PageKey::of(PageKind::kDataRefs, block / kRefsPerPage));
   if (!pin.ok()) {
     return pin.status();
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
   if (block >= nr_blocks_ || !has_hold(&Holds::reserved, block)) {
     return {EINVAL, fmt::format("thin metadata: data block {} is not allocated", block)};
   }
@@ -212,14 +260,26 @@ Status DataMap::take_reserved(std::uint64_t block) {
   }
   add_first_owner(**pin, block);
   set_hold(&Holds::reserved, block, false);
-  reserved_.fetch_sub(1);
+  --reserved_;
   return {};
 }
 
+std::optional<std::uint64_t> DataMap::take_cached(const std::shared_ptr<DataLot>& lot) {
+  if (lending()) {
+    const std::unique_lock<std::mutex> own = try_lock_briefly(lot->mutex);
+    const std::uint64_t block = own.owns_lock() ? take_lent(lot) : kNone;
+    if (block != kNone) {
+      add_lent_owner(*lot, block);
+      return block;
+    }
+  }
+  return take_unlent();
+}
+
 // Only the page that the cursor is in: to find another may mean to look at many, and to read it.
-std::optional<std::uint64_t> DataMap::take_cached() {
-  const std::lock_guard<std::mutex> lock(mutex_);  // never held over reading
-  if (allocatable() == 0) {
+std::optional<std::uint64_t> DataMap::take_unlent() {
+  const Changes changes(*this);  // never held over reading
+  if (unlent() == 0) {
     return std::nullopt;
   }
   const std::uint64_t number = cursor_ / kRefsPerPage;
@@ -239,19 +299,18 @@ void DataMap::add_first_owner(Page& page, std::uint64_t block) {
   cache_.mark_dirty(page);
   page.add(block % kRefsPerPage, 1);
   change_free(block / kRefsPerPage, -1);
-  owned_.fetch_add(1);
+  ++owned_;
 }
 
 void DataMap::untake(std::uint64_t block) {
   PagePin pin = cache_.pin_cached(PageKey::of(PageKind::kDataRefs, block / kRefsPerPage));
   MFS_ASSERT(pin);  // changed just now, so it cannot have been dropped
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
   const std::uint32_t before = pin->add(block % kRefsPerPage, -1);
   MFS_ASSERT(before == 1);
-  change_free(block / kRefsPerPage, 1);
-  owned_.fetch_sub(1);
   set_hold(&Holds::reserved, block, true);
-  reserved_.fetch_add(1);
+  lose_owner(block);
+  ++reserved_;
 }
 
 // Under mutex_. Once is enough for as long as the page is in memory.
@@ -296,7 +355,7 @@ void DataMap::drop_owner(const CountPages& pages, const std::vector<std::uint64_
     if (page.count(block % kRefsPerPage) == 0 || page.drop_if_shared(block % kRefsPerPage)) {
       continue;
     }
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Changes changes(*this);
     // The owner that saw 1 is the only one left, so it is still 1, if the metadata is sound.
     if (page.count(block % kRefsPerPage) != 0 && page.add(block % kRefsPerPage, -1) == 1) {
       free_block(block, freed);
@@ -304,10 +363,21 @@ void DataMap::drop_owner(const CountPages& pages, const std::vector<std::uint64_
   }
 }
 
-void DataMap::free_block(std::uint64_t block, std::vector<DataRun>* freed) {
+// Under mutex_; the block is on hold for another reason already. That it had an owner is known only
+// if its lot was folded since.
+void DataMap::lose_owner(std::uint64_t block) {
+  if (has_hold(&Holds::lent, block)) {
+    set_hold(&Holds::lent, block, false);
+    --lent_;
+    return;
+  }
   change_free(block / kRefsPerPage, 1);
-  owned_.fetch_sub(1);
+  --owned_;
+}
+
+void DataMap::free_block(std::uint64_t block, std::vector<DataRun>* freed) {
   set_hold(&Holds::freed_now, block, true);
+  lose_owner(block);
   if (freed != nullptr) {
     set_hold(&Holds::quarantined, block, true);
     append_block(*freed, block);
@@ -319,7 +389,7 @@ Status DataMap::add_first_or_more(const std::vector<std::uint64_t>& blocks) {
   if (!pages.ok()) {
     return pages.status();
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
   for (auto& [number, page] : pages->pages_) {
     if (Status s = compare(*page); !s.ok()) {
       return s;
@@ -331,7 +401,7 @@ Status DataMap::add_first_or_more(const std::vector<std::uint64_t>& blocks) {
     cache_.mark_dirty(page);
     if (page.add(block % kRefsPerPage, 1) == 0) {
       change_free(block / kRefsPerPage, -1);
-      owned_.fetch_add(1);
+      ++owned_;
     }
   }
   return {};
@@ -350,7 +420,7 @@ Result<std::uint32_t> DataMap::owners(std::uint64_t block) {
 }
 
 void DataMap::grow(std::uint64_t nr_blocks) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
   const std::uint64_t old_pages = free_.size();
   const unsigned old_last = old_pages == 0 ? 0 : blocks_in(old_pages - 1);
   MFS_ASSERT(nr_blocks >= nr_blocks_);
@@ -388,22 +458,18 @@ void DataMap::set_hold(HoldBits Holds::*kind, std::uint64_t block, bool on) {
   }
   const std::uint64_t index = block % kRefsPerPage;
   const std::uint64_t bit = std::uint64_t{1} << (index % 64);
-  const auto any = [&] {
-    const Holds& h = it->second;
-    return ((h.reserved[index / 64] | h.freed_now[index / 64] | h.freed_before[index / 64] |
-             h.quarantined[index / 64]) &
-            bit) != 0;
-  };
+  const auto any = [&] { return (it->second.any(index / 64) & bit) != 0; };
   const bool before = any();
   std::uint64_t& word = (it->second.*kind)[index / 64];
   word = on ? word | bit : word & ~bit;
   if (before && !any()) {
-    held_.fetch_sub(1);
-    if (--it->second.held == 0) {
+    --held_;
+    --it->second.held;
+    if (it->second.empty()) {
       holds_.erase(it);
     }
   } else if (!before && any()) {
-    held_.fetch_add(1);
+    ++held_;
     ++it->second.held;
   }
 }
@@ -412,16 +478,16 @@ void DataMap::recount(std::unordered_map<std::uint64_t, Holds>::iterator it) {
   Holds& h = it->second;
   unsigned held = 0;
   for (std::size_t i = 0; i < kHoldWords; ++i) {
-    held += static_cast<unsigned>(
-        std::popcount(h.reserved[i] | h.freed_now[i] | h.freed_before[i] | h.quarantined[i]));
+    held += static_cast<unsigned>(std::popcount(h.any(i)));
   }
   MFS_ASSERT(held <= h.held);
-  held_.fetch_sub(h.held - held);
+  held_ -= h.held - held;
   h.held = held;
 }
 
 void DataMap::seal(StoreBatch& batch) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
+  end_lots();
   for (std::uint64_t record = 0; record < summary_dirty_.size(); ++record) {
     if (!summary_dirty_[record]) {
       continue;
@@ -441,11 +507,11 @@ void DataMap::seal(StoreBatch& batch) {
 }
 
 void DataMap::written() {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const Changes changes(*this);
   for (auto it = holds_.begin(); it != holds_.end();) {
     it->second.freed_before = {};
     recount(it);
-    it = it->second.held == 0 ? holds_.erase(it) : std::next(it);
+    it = it->second.empty() ? holds_.erase(it) : std::next(it);
   }
 }
 

@@ -48,7 +48,8 @@ struct Page {
   bool fresh = false;     // in no sealed batch yet; guarded as the words
   bool compared = false;  // counts that were found to agree with their summary; DataMap's
   std::atomic<Page*> next{nullptr};
-  std::array<std::atomic<std::uint64_t>, kPageEntries> words{};
+  // Apart from the above: pins come and go from everywhere.
+  alignas(kCacheLineBytes) std::array<std::atomic<std::uint64_t>, kPageEntries> words{};
 
   [[nodiscard]] PageKey key() const { return {key_word.load(std::memory_order_relaxed)}; }
   [[nodiscard]] std::uint64_t word(std::uint64_t index) const {

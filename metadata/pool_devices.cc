@@ -41,12 +41,17 @@ std::shared_ptr<DeviceState> PoolMetadata::find_device(std::uint32_t id) const {
 }
 
 void PoolMetadata::note_change(const std::shared_ptr<DeviceState>& device) {
-  device->changed_in = open_.load();
+  // A store costs all others who look at it a cache line, even if it changes nothing.
+  if (const std::uint64_t now = open_.load(); device->changed_in.load() != now) {
+    device->changed_in = now;
+  }
   if (!device->listed.load() && !device->listed.exchange(true)) {
     const std::lock_guard<std::mutex> lock(state_mutex_);
     changed_devices_.push_back(device);
   }
-  small_changes_ = true;
+  if (!small_changes_.load()) {
+    small_changes_ = true;
+  }
 }
 
 void PoolMetadata::note_record(std::string key, std::optional<std::string> value) {
@@ -143,6 +148,7 @@ Status PoolMetadata::delete_device(std::uint32_t id) {
       device_count_ = devices_.size() + held_.size();
     }
     note_record(number_key(kDevicePrefix, id), std::nullopt);
+    data_.give_back(*device->lot);
     bury(Root{device->root.load()});
   }
   reclaim_at_once();

@@ -63,7 +63,7 @@ PoolMetadata::PoolMetadata(std::unique_ptr<Store> store, const ThinMetadataOptio
     : options_(options),
       store_(std::move(store)),
       cache_(*store_, options.cache_bytes),
-      data_(cache_),
+      data_(cache_, options.always_lend),
       trees_(cache_, data_, ids_, options_.at_place),
       metadata_blocks_(std::min(options.nr_metadata_blocks, kThinMaxMetadataBlocks)),
       read_only_(options.mode != ThinMetadataOptions::Mode::kReadWrite) {}
@@ -311,7 +311,10 @@ ThinPoolStatus PoolMetadata::status() const noexcept {
   return status;
 }
 
-std::uint64_t PoolMetadata::free_data_blocks() const noexcept { return data_.allocatable(); }
+std::uint64_t PoolMetadata::free_data_blocks() const noexcept { return data_.usage().allocatable; }
+bool PoolMetadata::free_data_blocks_exceed(std::uint64_t blocks) const noexcept {
+  return data_.allocatable_exceeds(blocks);
+}
 void PoolMetadata::set_read_only(bool on) noexcept {
   read_only_ = on || options_.mode != ThinMetadataOptions::Mode::kReadWrite;
 }
@@ -324,6 +327,14 @@ Result<std::uint64_t> PoolMetadata::allocate_data_block() {
     return s;
   }
   return data_.allocate();
+}
+
+Result<std::uint64_t> PoolMetadata::allocate_for(const DeviceState& device) {
+  const ShardedLock::ReadGuard inside(gate_);
+  if (Status s = may_change(); !s.ok()) {
+    return s;
+  }
+  return data_.allocate(device.lot);
 }
 
 void PoolMetadata::cancel_allocation(std::uint64_t data_block) {

@@ -34,7 +34,7 @@ namespace mapperfs::thin {
 
 // A device in memory, for as long as it exists or is open. What is atomic is changed under `mutex`
 // inside the gate, or with the gate held for writing.
-struct DeviceState {
+struct alignas(kCacheLineBytes) DeviceState {
   explicit DeviceState(std::uint32_t device_id, bool is_held) : id(device_id), held(is_held) {}
   const std::uint32_t id;
   const bool held;  // of the metadata snapshot: never changes
@@ -47,7 +47,8 @@ struct DeviceState {
   std::atomic<std::uint64_t> changed_in{0};  // the last transaction that changed it
   std::atomic<bool> listed{false};           // among the changed devices
   std::atomic<bool> gone{false};             // deleted, or reverted to not existing
-  unsigned opens = 0;                        // guarded by state_mutex_
+  const std::shared_ptr<DataLot> lot = std::make_shared<DataLot>();  // DataMap's
+  unsigned opens = 0;                                                // guarded by state_mutex_
 };
 
 class PoolMetadata final : public ThinMetadata {
@@ -73,6 +74,7 @@ class PoolMetadata final : public ThinMetadata {
   Result<std::unique_ptr<ThinDevice>> open_held(std::uint32_t id) override;
 
   Result<std::uint64_t> allocate_data_block() override;
+  Result<std::uint64_t> allocate_for(const DeviceState& device);
   void cancel_allocation(std::uint64_t data_block) override;
   void release_data(const std::vector<DataRun>& runs) override;
   [[nodiscard]] Result<std::uint32_t> data_references(std::uint64_t data_block) override;
@@ -87,6 +89,7 @@ class PoolMetadata final : public ThinMetadata {
 
   [[nodiscard]] ThinPoolStatus status() const noexcept override;
   [[nodiscard]] std::uint64_t free_data_blocks() const noexcept override;
+  [[nodiscard]] bool free_data_blocks_exceed(std::uint64_t blocks) const noexcept override;
   void set_read_only(bool on) noexcept override;
   Status set_needs_check() override;
   Status clear_needs_check() override;

@@ -52,6 +52,10 @@ class ThinDeviceHandle final : public ThinDevice {
     return state_->held ? read_only() : pool_.insert(state_, virtual_block, data_block);
   }
 
+  Result<std::uint64_t> allocate_data_block() override {
+    return state_->held ? Result<std::uint64_t>(read_only()) : pool_.allocate_for(*state_);
+  }
+
   std::optional<std::uint64_t> try_provision(std::uint64_t virtual_block) noexcept override {
     return state_->held ? std::nullopt : pool_.try_provision(state_, virtual_block);
   }
@@ -218,11 +222,18 @@ Status PoolMetadata::insert(const std::shared_ptr<DeviceState>& device, std::uin
   if (used_metadata() >= metadata_blocks_) {
     return {ENOSPC, fmt::format("thin metadata: all {} blocks are used", metadata_blocks_.load())};
   }
-  if (Status s = data_.take_reserved(data_block); !s.ok()) {
+  if (Status s = data_.take_reserved(*device->lot, data_block); !s.ok()) {
     return s;
   }
   note_change(device);
-  auto before = trees_.put(device->root, virtual_block, Leaf::pack(data_block, time_));
+  // Most blocks are new ones, for which no shared count has to be pinned.
+  const std::uint64_t word = Leaf::pack(data_block, time_);
+  if (PagePin place = trees_.place_for_new(Root{device->root.load()}, virtual_block);
+      place && trees_.put_new(device->root, std::move(place), virtual_block, word)) {
+    device->mapped_blocks.fetch_add(1);
+    return {};
+  }
+  auto before = trees_.put(device->root, virtual_block, word);
   if (!before.ok()) {
     data_.untake(data_block);
     return before.status();
@@ -251,7 +262,7 @@ std::optional<std::uint64_t> PoolMetadata::try_provision(const std::shared_ptr<D
   if (!place) {
     return std::nullopt;
   }
-  const std::optional<std::uint64_t> block = data_.take_cached();
+  const std::optional<std::uint64_t> block = data_.take_cached(device->lot);
   if (!block.has_value()) {
     return std::nullopt;
   }

@@ -132,6 +132,8 @@ struct ThinMetadataOptions {
   std::size_t memtable_bytes = std::size_t{8} << 20;
   // Where RocksDB finds files and threads; for tests. Must outlive the metadata. Null: the default.
   rocksdb::Env* env = nullptr;
+  // For tests: blocks are given to devices from runs of their own even if no two threads ever met.
+  bool always_lend = false;
   // For tests: called between steps whose order other threads rely on, with the name of the place,
   // maybe with locks held; the thread goes on when it returns. Null: nothing is called.
   std::function<void(std::string_view place)> at_place;
@@ -157,6 +159,9 @@ class ThinDevice {
   // away; EILSEQ: damaged metadata; EIO.
   [[nodiscard]] virtual Result<ThinMapping> lookup(std::uint64_t virtual_block) const = 0;
 
+  // As ThinMetadata::allocate_data_block(), for a block of this device: where several devices get
+  // blocks at the same time, each gets them from a run of its own, in which no other is in its way.
+  virtual Result<std::uint64_t> allocate_data_block() = 0;
   // Maps `virtual_block` to `data_block`, which allocate_data_block() returned and nobody inserted
   // yet. Replaces a mapping, whose data block loses a reference. On error the block is still the
   // caller's to cancel. May block. EINVAL: block not allocated or out of range; EROFS.
@@ -271,6 +276,8 @@ class ThinMetadata {
   [[nodiscard]] virtual ThinPoolStatus status() const noexcept = 0;
   // Number of free data blocks, as in status(); cheap.
   [[nodiscard]] virtual std::uint64_t free_data_blocks() const noexcept = 0;
+  // free_data_blocks() > blocks; cheaper still, where the two are not close to each other.
+  [[nodiscard]] virtual bool free_data_blocks_exceed(std::uint64_t blocks) const noexcept = 0;
   // While on, changes fail with EROFS; reading goes on. Not stored.
   virtual void set_read_only(bool on) noexcept = 0;
   // Stored at once by a write of its own, which works after a failed commit once abort() has. Where

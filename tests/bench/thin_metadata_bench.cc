@@ -5,6 +5,8 @@
 // DIR is made and removed; its file system is what commits are synced to. MAPPINGS is 16 million
 // for the big pool unless given; "provisioning" does only that.
 #include <fmt/format.h>
+#include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 #include <algorithm>
@@ -62,15 +64,15 @@ std::unique_ptr<ThinMetadata> open_pool(const std::string& dir, std::uint64_t bl
   return must(ThinMetadata::open(dir, options));
 }
 
-void provision(ThinMetadata& pool, ThinDevice& device, std::uint64_t virtual_block) {
-  must(device.insert(virtual_block, must(pool.allocate_data_block())));
+void provision(ThinDevice& device, std::uint64_t virtual_block) {
+  must(device.insert(virtual_block, must(device.allocate_data_block())));
 }
 
 // Maps [0, count); the time for one in nanoseconds, commits included.
 double fill(ThinMetadata& pool, ThinDevice& device, std::uint64_t count) {
   const std::uint64_t begin = now_ns();
   for (std::uint64_t block = 0; block < count; ++block) {
-    provision(pool, device, block);
+    provision(device, block);
   }
   must(pool.commit());
   return static_cast<double>(now_ns() - begin) / static_cast<double>(count);
@@ -114,7 +116,7 @@ void bench_snapshots(ThinMetadata& pool, ThinDevice& device, std::uint64_t per_s
     std::mt19937_64 random(5);
     while (!stop) {
       if (per_second == 0 || inserts * 1000000000 / per_second < now_ns() - start) {
-        provision(pool, device, random() % kMillion);
+        provision(device, random() % kMillion);
         ++inserts;
       } else {
         std::this_thread::yield();
@@ -178,36 +180,46 @@ void bench_million(const std::string& dir) {
              static_cast<double>(now_ns() - begin) / 1000);
 }
 
+// Each thread to a core of its own: else the scheduler has both on one for much of a round.
+void stay_on_core(unsigned core) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  CPU_SET(core % std::max(std::thread::hardware_concurrency(), 1U), &cores);
+  if (::pthread_setaffinity_np(::pthread_self(), sizeof(cores), &cores) != 0) {
+    fmt::print(stderr, "thread {} is on any core\n", core);
+  }
+}
+
 struct Provisioned {
   double per_second = 0;
   double cpu_ns = 0;  // of one mapping
 };
 
 // `threads` threads map the next `count` blocks of each of `devices`, which they share out.
-Provisioned provision_all(ThinMetadata& pool, std::vector<std::unique_ptr<ThinDevice>>& devices,
-                          unsigned threads, std::uint64_t count, bool at_once) {
+Provisioned provision_all(std::vector<std::unique_ptr<ThinDevice>>& devices, unsigned threads,
+                          std::uint64_t count, bool at_once) {
   std::atomic<std::uint64_t> cpu{0};
   const auto work = [&](unsigned thread) {
+    stay_on_core(thread);
     const std::uint64_t cpu_begin = cpu_ns();
     for (std::uint64_t i = 0; i < count; ++i) {
       for (std::size_t d = thread; d < devices.size(); d += threads) {
         ThinDevice& device = *devices[d];
         const std::uint64_t next = device.mapped_blocks();
         if (!at_once || !device.try_provision(next).has_value()) {
-          provision(pool, device, next);
+          provision(device, next);
         }
       }
     }
     cpu += cpu_ns() - cpu_begin;
   };
   const std::uint64_t begin = now_ns();
-  std::vector<std::thread> others;
-  for (unsigned thread = 1; thread < threads; ++thread) {
-    others.emplace_back(work, thread);
+  std::vector<std::thread> workers;
+  for (unsigned thread = 0; thread < threads; ++thread) {
+    workers.emplace_back(work, thread);
   }
-  work(0);
-  for (std::thread& other : others) {
-    other.join();
+  for (std::thread& worker : workers) {
+    worker.join();
   }
   const auto mapped = static_cast<double>(count * devices.size());
   return {mapped * 1e9 / static_cast<double>(now_ns() - begin),
@@ -217,7 +229,8 @@ Provisioned provision_all(ThinMetadata& pool, std::vector<std::unique_ptr<ThinDe
 // New blocks of several devices, by one thread and by two, in turn: medians. What is committed in
 // between is not counted.
 void bench_provisioning(const std::string& dir) {
-  constexpr std::uint64_t kCount = 20000;  // of each device a round
+  constexpr std::uint64_t kCount =
+      100000;  // of each device a round: a thread needs time to get a core
   constexpr int kRounds = 11;
   ThinMetadataOptions options;
   options.data_block_size = 128;
@@ -235,7 +248,7 @@ void bench_provisioning(const std::string& dir) {
     std::vector<double> cpu[2];
     for (int round = 0; round < kRounds; ++round) {
       for (unsigned threads = 1; threads <= 2; ++threads) {
-        const Provisioned result = provision_all(*pool, devices, threads, kCount, at_once);
+        const Provisioned result = provision_all(devices, threads, kCount, at_once);
         rates[threads - 1].push_back(result.per_second);
         cpu[threads - 1].push_back(result.cpu_ns);
         must(pool->commit());

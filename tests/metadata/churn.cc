@@ -109,7 +109,7 @@ void Churn::insert() {
     picture.mapped_blocks = picture.map.size();
     return;
   }
-  auto block = pool_->allocate_data_block();
+  auto block = random_() % 4 == 0 ? pool_->allocate_data_block() : device->allocate_data_block();
   if (!check(block.status())) {
     return;
   }

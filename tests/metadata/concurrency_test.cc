@@ -36,7 +36,7 @@ void look_up_until(const ThinDevice& device, const std::atomic<bool>& stop, std:
 void rewrite(ThinMetadata& pool, ThinDevice& device, int times, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   for (int i = 0; i < times; ++i) {
-    auto block = pool.allocate_data_block();
+    auto block = device.allocate_data_block();
     if (!block.ok()) {  // until the next commit frees some
       ASSERT_TRUE(pool.commit().ok());
       continue;

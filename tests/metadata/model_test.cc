@@ -15,6 +15,7 @@ void run_model(std::uint64_t seed) {
   pool.options.cache_bytes = random() % 2 == 0 ? 1 : 64 << 20;  // 1: as few as there can be
   pool.options.dirty_bytes = random() % 3 == 0 ? 200 << 10 : 32 << 20;
   pool.options.memtable_bytes = random() % 2 == 0 ? 64 << 10 : 32 << 20;
+  pool.options.always_lend = random() % 2 == 0;
   pool.reopen();
   Churn churn(*pool, seed);
   churn.knows_commits = pool.options.dirty_bytes == 32 << 20;

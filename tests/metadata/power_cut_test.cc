@@ -42,6 +42,7 @@ void cut_once(std::uint64_t seed, std::uint64_t cut_at) {
   Pool pool(2000);
   pool.close();
   pool.options.memtable_bytes = seed % 3 == 0 ? 64 << 10 : 32 << 20;
+  pool.options.always_lend = seed % 2 == 0;
   pool.reopen();
   Churn churn(*pool, seed);
   pool.fs().fail_after(cut_at, FaultFs::Fault::kCut);
