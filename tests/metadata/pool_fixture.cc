@@ -121,9 +121,14 @@ std::uint64_t first_seed() {
 }
 
 std::uint64_t seed_count(std::uint64_t runs) {
+  if (const char* seed = std::getenv("MAPPERFS_SEED")) {
+    char* end = nullptr;
+    const std::uint64_t first = std::strtoull(seed, &end, 10);
+    return *end == '-' ? std::strtoull(end + 1, nullptr, 10) - first + 1 : 1;
+  }
   const char* text = std::getenv("MAPPERFS_LONG");
   const bool many = text != nullptr && std::strtoul(text, nullptr, 10) != 0;
-  return std::getenv("MAPPERFS_SEED") != nullptr ? 1 : many ? runs * 100 : runs;
+  return many ? runs * 100 : runs;
 }
 
 }  // namespace mapperfs::testing

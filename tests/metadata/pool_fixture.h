@@ -72,7 +72,8 @@ Picture picture_of(ThinMetadata& pool);
 // Data blocks that the devices of a picture map.
 std::set<std::uint64_t> blocks_of(const Picture& picture);
 
-// The seed to use: MAPPERFS_SEED if set. `runs` is multiplied in long mode (MAPPERFS_LONG=1).
+// The seeds to use: MAPPERFS_SEED=N or FIRST-LAST if set, else `runs` from 1 on, and in long mode
+// (MAPPERFS_LONG=1) a hundred times as many.
 std::uint64_t first_seed();
 std::uint64_t seed_count(std::uint64_t runs);
 
