@@ -12,6 +12,13 @@
 
 namespace mapperfs {
 
+// Threads are numbered as they first ask.
+inline std::size_t number_of_thread() {
+  static std::atomic<std::size_t> threads{0};
+  thread_local const std::size_t number = threads.fetch_add(1, std::memory_order_relaxed);
+  return number;
+}
+
 // Any thread; not recursive. A reader may block while it holds the lock, at the cost of writers and
 // of the readers that share its slot.
 class ShardedLock {
@@ -82,11 +89,7 @@ class ShardedLock {
     std::mutex mutex;
   };
 
-  static std::size_t slot_of_thread() {
-    static std::atomic<std::size_t> threads{0};
-    thread_local const std::size_t slot = threads.fetch_add(1, std::memory_order_relaxed) % kSlots;
-    return slot;
-  }
+  static std::size_t slot_of_thread() { return number_of_thread() % kSlots; }
 
   std::array<Slot, kSlots> slots_;
   // Only for fairness: a thread that takes its slot over and over would keep a writer out.

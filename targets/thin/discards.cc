@@ -18,7 +18,7 @@ void Pool::run_discards(BioList& bios) noexcept {
   Status failed;
   {
     // An abort forgets which blocks wait for being discarded: none may come between.
-    const std::shared_lock<FairSharedMutex> transactions(transactions_);
+    const std::shared_lock<WideSharedMutex> transactions(transactions_);
     std::vector<DataRun>* const runs = discard_passdown_ ? &freed : nullptr;
     while (Bio* bio = bios.pop_front()) {
       // A pool that cannot change keeps its mappings; a discard promises nothing.
@@ -92,7 +92,7 @@ void Pool::reclaim_some() {
   bool more = false;
   Status failed;
   if (may_reclaim()) {
-    const std::shared_lock<FairSharedMutex> transactions(transactions_);
+    const std::shared_lock<WideSharedMutex> transactions(transactions_);
     const Result<bool> left = metadata_->reclaim(kPages);
     if (left.ok()) {
       more = *left;

@@ -173,7 +173,7 @@ void Pool::no_space_timed_out() {
 void Pool::operation_failed(std::string_view what, const Status& status) {
   BioList failed;
   {
-    const std::unique_lock<FairSharedMutex> lock(transactions_);
+    const std::unique_lock<WideSharedMutex> lock(transactions_);
     if (mode() >= PoolMode::kOutOfMetadataSpace) {
       return;
     }
@@ -268,13 +268,14 @@ Status Pool::flush_data() {
 // Something is to be committed about a second from now, or at once where much has gathered or a
 // block is waited for.
 void Pool::note_changed() {
-  if ((mode() == PoolMode::kOutOfDataSpace || metadata_->commit_due()) &&
-      !commit_posted_.exchange(true)) {
+  // Looked at before it is written to, as it is true most of the time, and all threads come by.
+  const auto set = [](std::atomic<bool>& flag) { return !flag.load() && !flag.exchange(true); };
+  if ((mode() == PoolMode::kOutOfDataSpace || metadata_->commit_due()) && set(commit_posted_)) {
     lanes_[kFlushLane].worker->post([this] {
       periodic_commit();
       commit_posted_ = false;  // after: while it runs, what it takes along still looks due
     });
-  } else if (!commit_armed_.exchange(true)) {
+  } else if (set(commit_armed_)) {
     env_.arm(commit_timer_, env_.now_ns() + kCommitPeriodNs);
   }
 }
@@ -329,7 +330,7 @@ Status Pool::grow(std::uint64_t blocks) {
   }
   Status status;
   {
-    const std::shared_lock<FairSharedMutex> lock(transactions_);
+    const std::shared_lock<WideSharedMutex> lock(transactions_);
     status = metadata_->resize_data(blocks);
   }
   if (status.error() == EROFS) {
@@ -450,7 +451,7 @@ Status Pool::change(const std::function<Status(ThinMetadata&)>& what, bool share
   }
   Status status;
   {
-    const std::shared_lock<FairSharedMutex> lock(transactions_);
+    const std::shared_lock<WideSharedMutex> lock(transactions_);
     status = what(*metadata_);
   }
   const std::uint64_t begun = graces_begun_.load();

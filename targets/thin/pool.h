@@ -247,7 +247,7 @@ class Pool {
   Given give_block(Bio& bio, Copier& copier, Status& why);
   BlkStatus fill(Bio& bio, const ThinMapping& from, std::uint64_t data_block, Copier& copier);
   bool no_block(const Status& status, ThinIo& io);
-  Result<std::uint64_t> allocate();
+  Result<std::uint64_t> allocate(ThinDevice& device);
   void check_low_water();
   void make_space();
 
@@ -287,7 +287,7 @@ class Pool {
   std::atomic<std::uint64_t> flushed_{0};
 
   // Shared by who allocates and inserts, exclusive for an abort.
-  FairSharedMutex transactions_;
+  WideSharedMutex transactions_;
 
   // Messages that are being committed; who would give blocks on a worker waits for them.
   std::atomic<unsigned> messages_{0};

@@ -63,7 +63,7 @@ bool Pool::provision(Bio& bio, Copier& copier) {
 Pool::Given Pool::give_block(Bio& bio, Copier& copier, Status& why) {
   ThinIo& io = bio.per_io<ThinIo>();
   Volume& volume = *io.thin->volume;
-  const std::shared_lock<FairSharedMutex> transactions(transactions_);
+  const std::shared_lock<WideSharedMutex> transactions(transactions_);
   const std::shared_lock<FairSharedMutex> discards(volume.discards);
   const std::lock_guard<std::mutex> giving(lanes_[lane_of(bio, io)].giving);
   const Result<ThinMapping> mapping = volume.dev->lookup(io.block);
@@ -77,7 +77,7 @@ Pool::Given Pool::give_block(Bio& bio, Copier& copier, Status& why) {
     io.seen = *mapping;
     return Given::kUnsettled;
   }
-  const Result<std::uint64_t> block = allocate();
+  const Result<std::uint64_t> block = allocate(*volume.dev);
   if (!block.ok()) {
     why = block.status();
     return Given::kNoBlock;
@@ -106,10 +106,10 @@ bool Pool::provision_now(Bio& bio) noexcept {
   // A thread that fills a block has these locks already.
   if (inside_submit_and_wait() || zero_new_blocks_ || mode() != PoolMode::kWrite || holds(bio) ||
       io.block * block_sectors_ < io.thin->origin_sectors.load(std::memory_order_relaxed) ||
-      metadata_->free_data_blocks() <= low_water_blocks_ || messages_ != 0) {
+      !metadata_->free_data_blocks_exceed(low_water_blocks_) || messages_ != 0) {
     return false;
   }
-  const std::shared_lock<FairSharedMutex> transactions(transactions_, std::try_to_lock);
+  const std::shared_lock<WideSharedMutex> transactions(transactions_, std::try_to_lock);
   if (!transactions.owns_lock()) {
     return false;
   }
@@ -182,13 +182,14 @@ BlkStatus Pool::fill(Bio& bio, const ThinMapping& from, std::uint64_t data_block
 }
 
 // ENOSPC: there is none now.
-Result<std::uint64_t> Pool::allocate() {
+Result<std::uint64_t> Pool::allocate(ThinDevice& device) {
   check_low_water();
-  return metadata_->allocate_data_block();
+  return device.allocate_data_block();
 }
 
 void Pool::check_low_water() {
-  if (metadata_->free_data_blocks() <= low_water_blocks_ && !low_water_triggered_.exchange(true)) {
+  if (!metadata_->free_data_blocks_exceed(low_water_blocks_) &&
+      !low_water_triggered_.exchange(true)) {
     log("reached low water mark for data device: sending event.");
     host_.table_event();
   }
@@ -205,7 +206,7 @@ void Pool::make_space() {
          mode() == PoolMode::kWrite) {
     constexpr std::size_t kPages = 256;
     {
-      const std::shared_lock<FairSharedMutex> transactions(transactions_);
+      const std::shared_lock<WideSharedMutex> transactions(transactions_);
       if (const Result<bool> more = metadata_->reclaim(kPages); !more.ok()) {
         break;
       }
