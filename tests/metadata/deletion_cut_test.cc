@@ -80,6 +80,7 @@ class Deletion {
 void prepare(Pool& pool, std::uint64_t seed) {
   pool.close();
   pool.options.memtable_bytes = seed % 3 == 0 ? 64 << 10 : 32 << 20;
+  pool.options.always_lend = seed % 4 < 2;
   pool.options.cache_bytes = seed % 2 == 0 ? 1 : 64 << 20;
   pool.reopen();
   make_doomed(pool);
@@ -223,6 +224,7 @@ TEST(ThinMetadataPowerCut, LeavesAWholeCommitBesideChanges) {
     Pool pool(100000);
     pool.close();
     pool.options.memtable_bytes = seed % 3 == 0 ? 64 << 10 : 32 << 20;
+    pool.options.always_lend = seed % 4 < 2;
     // What is sealed and not packed yet is changed meanwhile.
     std::function<void()> let_change;
     pool.options.at_place = [&](std::string_view place) {
