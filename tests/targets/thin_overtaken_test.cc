@@ -1,12 +1,14 @@
-// An abort of the metadata's transaction while a flush is under way: what was acknowledged and is
-// gone must not be what a flush has just called durable.
+// What a flush or a FUA write has made sure of, and what comes between: an abort of the metadata's
+// transaction, which takes acknowledged writes away, or a copy of the block to another place.
 #include <rocksdb/env.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <thread>
 #include <utility>
 
+#include "targets/thin/pool.h"
 #include "tests/metadata/fault_fs.h"
 #include "tests/targets/thin_support.h"
 
@@ -16,16 +18,21 @@ namespace {
 
 using mapperfs::testing::FaultFs;
 
-// A data device where something else happens first when a flush comes, once.
+// A data device where something else happens first when a flush comes, once, and when FUA writes
+// do.
 class OvertakenDev final : public fake::MemDev {
  public:
   using MemDev::MemDev;
   std::function<void()> before_flush;
+  std::function<void()> before_fua;
 
   void submit(Bio& bio) noexcept override {
     if (bio.op == Op::kFlush && before_flush) {
       // On a thread of its own: this one is inside a submission already.
       std::thread(std::exchange(before_flush, nullptr)).join();
+    }
+    if (before_fua && (bio.flags & kBioFua) != 0) {
+      before_fua();
     }
     MemDev::submit(bio);
   }
@@ -93,6 +100,42 @@ TEST_F(ThinOvertaken, AFlushOfADeviceThatLosesNothingSucceeds) {
   EXPECT_EQ(harness_.read("other", 0, kBlock), fake::pattern(kBlock, 4));
   EXPECT_EQ(harness_.run_op("other", Op::kFlush, 0, 0), BlkStatus::kOk);
   EXPECT_EQ(harness_.run_op("thin", Op::kFlush, 0, 0), BlkStatus::kIoError);
+}
+
+// The block is shared and copied while the commit that a FUA write waits for flushes the data. The
+// commit of the new place is kept back, as long as the write might go there without it.
+TEST_F(ThinOvertaken, AFuaWriteWaitsForTheCommitOfTheBlockThatItGoesTo) {
+  constexpr int kMostYields = 100'000;
+  const auto volume = *thinp::find_pool(harness_.device("pool"))->open_volume(0);
+  std::thread messenger;
+  std::atomic<bool> written{false};
+  bool was_committed = false;
+  slow_.before_fua = [&] {
+    was_committed = !volume->dev->changed();
+    written = true;
+  };
+  ASSERT_EQ(harness_.write("thin", 2 * kBlock, fake::pattern(kBlock, 3)), BlkStatus::kOk);
+  slow_.before_flush = [&] {
+    slow_.before_flush = [&] {
+      for (int i = 0; i < kMostYields && !written; ++i) {
+        std::this_thread::yield();
+      }
+    };
+    messenger = std::thread([&] { EXPECT_EQ(message_error("create_snap 1 0"), 0); });
+    while (!harness_.try_table(fmt::format("0 {} thin pool 1", 64 * kBlock)).ok()) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(harness_.write("thin", 0, fake::pattern(kBlock, 4)), BlkStatus::kOk);
+  };
+  EXPECT_EQ(harness_.write("thin", 0, fake::pattern(8, 5), kBioFua), BlkStatus::kOk);
+  EXPECT_TRUE(written);
+  EXPECT_TRUE(was_committed) << "a crash would bring the old block back";
+  ASSERT_TRUE(messenger.joinable()) << "there was no commit";
+  messenger.join();
+  slow_.before_fua = nullptr;
+  EXPECT_EQ(harness_.read("thin", 0, 8), fake::pattern(8, 5));
+  open_thin("other", 1, 64);
+  EXPECT_EQ(harness_.read("other", 0, kBlock), fake::pattern(kBlock, 1));
 }
 
 }  // namespace
