@@ -1,11 +1,25 @@
 #include "engine/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <system_error>
 
 namespace mapperfs {
+
+namespace {
+
+// Where the main thread may run, which nobody of us pins. No mask that fits: as it is.
+void run_where_the_process_may() {
+  cpu_set_t cores;
+  if (::sched_getaffinity(::getpid(), sizeof(cores), &cores) == 0) {
+    static_cast<void>(::sched_setaffinity(0, sizeof(cores), &cores));
+  }
+}
+
+}  // namespace
 
 std::thread start_thread(const std::string& name, std::function<void()> body) {
   // The mask is inherited, so that there is no moment in which the new thread takes a signal.
@@ -17,6 +31,7 @@ std::thread start_thread(const std::string& name, std::function<void()> body) {
   try {
     thread = std::thread([short_name = name.substr(0, 15), run = std::move(body)] {
       ::pthread_setname_np(::pthread_self(), short_name.c_str());
+      run_where_the_process_may();
       run();
     });
   } catch (const std::system_error&) {

@@ -8,7 +8,8 @@
 namespace mapperfs {
 
 // Starts a thread that runs `body`. `name` is cut to 15 bytes, the kernel's limit. An empty
-// (not joinable) thread where the system has none left.
+// (not joinable) thread where the system has none left. It may run on every core of the process,
+// where its parent is pinned to one as well.
 std::thread start_thread(const std::string& name, std::function<void()> body);
 
 }  // namespace mapperfs
