@@ -17,6 +17,7 @@ constexpr std::size_t kSuperblockBytes = 76;
 constexpr std::size_t kDeviceBytes = 32;
 constexpr std::size_t kPageHeadBytes = 2;
 constexpr std::size_t kBitmapBytes = kPageEntries / 8;
+constexpr std::size_t kRunBytes = 10;  // first, length, word
 
 template <typename T>
 void append(std::string& out, T value) {
@@ -24,7 +25,7 @@ void append(std::string& out, T value) {
   for (std::size_t i = 0; i < sizeof(T); ++i) {
     bytes[i] = static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i));
   }
-  out.append(bytes.data(), bytes.size());  // at once: most of a commit's packing is this
+  out.append(bytes.data(), bytes.size());
 }
 
 // Reads little-endian numbers off the front; past the end it gives 0 and is no longer ok().
@@ -60,7 +61,25 @@ Status damaged(std::string_view what) {
 // How far apart the words of consecutive blocks are.
 std::uint64_t run_step(unsigned level) { return level == 0 ? std::uint64_t{1} << kTimeBits : 1; }
 
-void append_runs(std::string& out, unsigned level, const PageWords& words) {
+// Puts little-endian numbers where there is room for them. A commit packs hundreds of pages, so
+// each is looked through once, and its bytes are put once.
+class Writer {
+ public:
+  explicit Writer(std::string& out) : at_(out.data()) {}
+  template <typename T>
+  void put(T value) {
+    for (std::size_t i = 0; i < sizeof(T); ++i) {
+      at_[i] = static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i));
+    }
+    at_ += sizeof(T);
+  }
+  [[nodiscard]] const char* at() const { return at_; }
+
+ private:
+  char* at_;
+};
+
+void put_runs(Writer& out, unsigned level, const PageWords& words) {
   const std::uint64_t step = run_step(level);
   for (unsigned i = 0; i < kPageEntries;) {
     if (words[i] == 0) {
@@ -68,44 +87,55 @@ void append_runs(std::string& out, unsigned level, const PageWords& words) {
       continue;
     }
     unsigned end = i + 1;
-    while (end < kPageEntries && words[end] == words[i] + (end - i) * step) {
+    while (end < kPageEntries && words[end] != 0 && words[end] == words[end - 1] + step) {
       ++end;
     }
-    append(out, static_cast<std::uint8_t>(i));
-    append(out, static_cast<std::uint8_t>(end - i - 1));
-    append(out, words[i]);
+    out.put(static_cast<std::uint8_t>(i));
+    out.put(static_cast<std::uint8_t>(end - i - 1));
+    out.put(words[i]);
     i = end;
   }
 }
 
-void append_plain(std::string& out, const PageWords& words) {
+void put_plain(Writer& out, const PageWords& words) {
   for (unsigned byte = 0; byte < kBitmapBytes; ++byte) {
     unsigned bits = 0;
     for (unsigned bit = 0; bit < 8; ++bit) {
       bits |= words[byte * 8 + bit] != 0 ? 1U << bit : 0;
     }
-    append(out, static_cast<std::uint8_t>(bits));
+    out.put(static_cast<std::uint8_t>(bits));
   }
   for (const std::uint64_t word : words) {
     if (word != 0) {
-      append(out, word);
+      out.put(word);
     }
   }
 }
 
 std::string encode_tree(unsigned level, const PageWords& words) {
-  std::string runs{static_cast<char>(kRuns), static_cast<char>(level)};
-  runs.reserve(kPageHeadBytes + kBitmapBytes + sizeof(words));
-  append_runs(runs, level, words);
-  const auto present = static_cast<std::size_t>(
-      std::count_if(words.begin(), words.end(), [](std::uint64_t word) { return word != 0; }));
-  if (runs.size() <= kPageHeadBytes + kBitmapBytes + present * sizeof(std::uint64_t)) {
-    return runs;
+  const std::uint64_t step = run_step(level);
+  std::size_t present = 0;
+  std::size_t runs = 0;
+  std::uint64_t before = 0;
+  for (const std::uint64_t word : words) {
+    present += word != 0 ? 1 : 0;
+    runs += word != 0 && (before == 0 || word != before + step) ? 1 : 0;
+    before = word;
   }
-  std::string plain{static_cast<char>(kPlain), static_cast<char>(level)};
-  plain.reserve(kPageHeadBytes + kBitmapBytes + sizeof(words));
-  append_plain(plain, words);
-  return plain;
+  const std::size_t runs_bytes = runs * kRunBytes;
+  const std::size_t plain_bytes = kBitmapBytes + present * sizeof(std::uint64_t);
+  const bool as_runs = runs_bytes <= plain_bytes;
+  std::string page(kPageHeadBytes + std::min(runs_bytes, plain_bytes), '\0');
+  Writer out(page);
+  out.put(static_cast<std::uint8_t>(as_runs ? kRuns : kPlain));
+  out.put(static_cast<std::uint8_t>(level));
+  if (as_runs) {
+    put_runs(out, level, words);
+  } else {
+    put_plain(out, words);
+  }
+  MFS_ASSERT(out.at() == page.data() + page.size());
+  return page;
 }
 
 std::string encode_counts(const PageWords& words) {
