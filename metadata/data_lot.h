@@ -21,7 +21,7 @@ namespace mapperfs::thin {
 inline constexpr unsigned kLotBlocks = 64;
 // With so few blocks that are in no lot, none is lent any more.
 inline constexpr std::uint64_t kScarceBlocks = 1024;
-// What a commit has to end with everybody kept out: some 100 ns each.
+// A commit ends all of them with everybody kept out: a few cache lines each.
 inline constexpr std::size_t kMostLots = 64;
 
 // The map's mutex is taken inside a lot's. Whoever holds the gate for writing needs neither.
