@@ -465,9 +465,20 @@ Status Engine::set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
   return {};
 }
 
-void Engine::move_dependencies_live(MappedDevice& device) {
+std::size_t Engine::add_dependencies_live(MappedDevice& device) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  device.live_deps_ = std::exchange(device.inactive_deps_, {});
+  const std::size_t before = device.live_deps_.size();
+  device.live_deps_.insert(device.live_deps_.end(), device.inactive_deps_.begin(),
+                           device.inactive_deps_.end());
+  device.inactive_deps_.clear();
+  return before;
+}
+
+void Engine::drop_dependencies(MappedDevice& device, std::size_t count) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  MFS_ASSERT(count <= device.live_deps_.size());
+  const auto first = device.live_deps_.begin();
+  device.live_deps_.erase(first, first + static_cast<std::ptrdiff_t>(count));
 }
 
 void Engine::notify_event(MappedDevice& device) {

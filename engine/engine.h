@@ -145,7 +145,10 @@ class Engine {
   // Records what a table of `device` stands on, or refuses a cycle or a stack too deep.
   Status set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
                           std::vector<BlockDevice*> deps);
-  void move_dependencies_live(MappedDevice& device);
+  // The inactive table goes live. What the one that it replaces stands on stays, the first so many
+  // that are returned, until drop_dependencies(): a message to that one may still wait for it.
+  std::size_t add_dependencies_live(MappedDevice& device);
+  void drop_dependencies(MappedDevice& device, std::size_t count);
   [[nodiscard]] int above_locked(const MappedDevice& device) const;
   void drop_open(MappedDevice& device);
   // After unlink_locked(), without the mutex: drains and destroys the device, tells who waits for

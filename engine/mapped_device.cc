@@ -269,6 +269,7 @@ Status MappedDevice::resume_locked(const SuspendOptions& options) {
 // destroyed after the resume. A table that does not fit what lies below it is dropped.
 Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
   std::unique_ptr<Table> old;
+  std::size_t old_dependencies = 0;
   bool resized = false;
   {
     const std::unique_lock<std::shared_mutex> lock(table_mutex_);
@@ -285,7 +286,7 @@ Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
       return status;
     }
     old = std::exchange(live_owner_, std::move(inactive_));
-    engine_.move_dependencies_live(*this);
+    old_dependencies = engine_.add_dependencies_live(*this);
     live_.store(live_owner_.get(), std::memory_order_release);
     read_only_.store(live_owner_->mode() == DeviceMode::kReadOnly, std::memory_order_release);
     resized = size_.exchange(live_owner_->size(), std::memory_order_acq_rel) != live_owner_->size();
@@ -301,6 +302,7 @@ Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
   if (old != nullptr) {
     old->wait_unheld();  // no message to a target that its successor replaces
   }
+  engine_.drop_dependencies(*this, old_dependencies);
   return old;
 }
 

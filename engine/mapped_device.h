@@ -4,10 +4,11 @@
 // block. Suspend, resume and remove take control_mutex_ and so run one at a time; loads, messages
 // and queries do not wait for them: they take table_mutex_, which is held for no wait on I/O in
 // flight. A message or a status, whose target may take long, keeps its table by a Table::Hold and
-// no lock: a load does not wait for it, a swap does, with the new table in its place. Exclusive
-// work runs one at a time as well, under exclusive_mutex_, which nothing that controls the device
-// takes. Lock order: exclusive_mutex_ or control_mutex_ (nobody takes both), table_mutex_ (of the
-// device above before those of the device below), then the engine's mutex, then deferred_mutex_.
+// no lock: a load does not wait for it. Who takes that table away does so at once and then waits: a
+// swap before the new table resumes, everyone before the old one is destroyed. Exclusive work runs
+// one at a time as well, under exclusive_mutex_, which nothing that controls the device takes. Lock
+// order: exclusive_mutex_ or control_mutex_ (nobody takes both), table_mutex_ (of the device above
+// before those of the device below), then the engine's mutex, then deferred_mutex_.
 //
 // Invariants
 //  1. A bio inside the device is counted in counters_ from enter to pop_frame; while anything is

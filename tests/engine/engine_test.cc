@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cerrno>
+#include <chrono>
+#include <future>
+#include <latch>
 #include <thread>
 #include <utility>
 
@@ -414,6 +418,43 @@ TEST_F(EngineTest, ShutDownDoesNotWaitForWhoKeepsADevice) {
   kept->end_io(BlkStatus::kOk);
   writer.join();
   EXPECT_EQ(engine_->shut_down(), Lines{});
+}
+
+// A message waits for a bio that a suspended device keeps, and a swap waits for the message. The
+// new table does not stand on that device, but the old one still does.
+TEST_F(EngineTest, ShutDownEndsWhatTheMessageOfASwappedTableWaitsFor) {
+  const auto low = bring_up("z", {"0 100 plain dev d"});  // after "a" where neither is lower
+  probe::Hooks& hooks = add_hooks("h");
+  const auto top = bring_up("a", {"0 100 plain dev z hooks=h"});
+  std::latch inside{1};
+  hooks.message = [&](std::span<const std::string_view>) {
+    TestBio bio(*low, Op::kRead, 0, 1);
+    bio.submit();
+    inside.count_down();
+    return bio.wait() == BlkStatus::kOk ? Result<std::string>("read") : Status(EIO, "failed");
+  };
+  expect_ok(low->suspend({}));
+  expect_ok(top->suspend({}));
+  std::thread message([&] {
+    constexpr std::array<std::string_view, 1> kWords = {"commit"};
+    expect_error(top->message(0, kWords).status(), EIO, "failed");
+  });
+  inside.wait();
+  expect_ok(load(*top, {"0 16 plain"}));
+  std::thread swap([&] { expect_ok(top->resume({})); });
+  while (top->size_sectors() != 16) {
+    std::this_thread::yield();
+  }
+  expect_error(load(*low, {"0 16 plain dev a"}), EINVAL, "would close a cycle");
+  std::future<Lines> end =
+      std::async(std::launch::async, [&] { return engine_->shut_down(/*patience_ns=*/1); });
+  if (end.wait_for(std::chrono::seconds(20)) != std::future_status::ready) {
+    ADD_FAILURE() << "waits for the message";
+    expect_ok(low->resume({}));
+  }
+  EXPECT_EQ(end.get(), Lines{});
+  message.join();
+  swap.join();
 }
 
 TEST_F(EngineTest, ManyDevicesComeAndGoFromManyThreads) {
