@@ -5,16 +5,25 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <system_error>
 
 namespace mapperfs {
 
 namespace {
 
-// Where the main thread may run, which nobody of us pins. No mask that fits: as it is.
+// Where the main thread may run, which nobody of us pins. The kernel keeps to what a thread asked
+// for, also when the process is given more cores later: so all cores, unless somebody has limited
+// the main thread to some of those that the process has.
 void run_where_the_process_may() {
   cpu_set_t cores;
-  if (::sched_getaffinity(::getpid(), sizeof(cores), &cores) == 0) {
+  if (::sched_getaffinity(::getpid(), sizeof(cores), &cores) != 0) {
+    return;  // no mask that fits: as it is
+  }
+  cpu_set_t own;
+  std::memset(&own, 0xff, sizeof(own));
+  static_cast<void>(::sched_setaffinity(0, sizeof(own), &own));
+  if (::sched_getaffinity(0, sizeof(own), &own) == 0 && !CPU_EQUAL(&own, &cores)) {
     static_cast<void>(::sched_setaffinity(0, sizeof(cores), &cores));
   }
 }
