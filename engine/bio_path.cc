@@ -5,24 +5,15 @@
 // nothing that another core reads: no lock, no allocation, no shared counter.
 #include <algorithm>
 #include <condition_variable>
-#include <ctime>
 #include <mutex>
 
+#include "engine/coarse_clock.h"
 #include "engine/mapped_device.h"
 #include "engine/stats.h"
 
 namespace mapperfs {
 
 namespace {
-
-// Good to a few milliseconds and paid for on every bio; statistics that want better ask for it
-// (stats.h).
-std::uint64_t coarse_now_ns() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 StatGroup group_of(Op op) noexcept {
   switch (op) {

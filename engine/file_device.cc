@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,15 +11,10 @@
 #include <cerrno>
 #include <optional>
 
+#include "engine/coarse_clock.h"
+
 namespace mapperfs {
 namespace {
-
-// Where the clock stands, in ns, at the precision of the scheduler's tick: costs next to nothing.
-std::int64_t coarse_tick() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
-}
 
 // Memory file systems: all of it or an error.
 BlkStatus transfer_now(const Bio& bio, int fd) noexcept {
@@ -238,7 +232,7 @@ void FileDevice::send_to_pool(Bio& bio) noexcept {
 
 bool FileDevice::past_the_end(const Bio& bio, const Files& now) const noexcept {
   if (!now.facts.block_device) {
-    const std::int64_t tick = coarse_tick();
+    const std::uint64_t tick = coarse_now_ns();
     if (tick != size_tick_.load(std::memory_order_relaxed)) {
       size_tick_.store(tick, std::memory_order_relaxed);
       refresh_size();

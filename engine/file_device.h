@@ -154,7 +154,7 @@ class FileDevice final : public AioDevice {
   std::atomic<const Files*> files_{nullptr};
   std::vector<std::unique_ptr<const Files>> all_files_;  // one control thread at a time
   mutable std::atomic<sector_t> size_{0};
-  mutable std::atomic<std::int64_t> size_tick_{-1};  // coarse clock of the last look
+  mutable std::atomic<std::uint64_t> size_tick_{0};  // coarse clock of the last look
   std::atomic<int> cache_tries_{kCacheTries - 1};    // 0: cold; kCacheTries: the last one hit
   std::atomic<int> full_reads_{0};                   // > 0: the disk's queue may be full
   std::atomic<std::uint32_t> cold_reads_{0};
