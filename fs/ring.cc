@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "engine/assert.h"
+#include "engine/coarse_clock.h"
 #include "engine/queue.h"
 #include "engine/thread.h"
 #include "fs/fuse_abi.h"
@@ -47,12 +48,16 @@ constexpr std::array<unsigned, 3> kRingFlags = {
     IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN,
     IORING_SETUP_SQE128};
 
-void pin_to(unsigned core) {
+cpu_set_t only(unsigned core) {
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(core, &set);
-  // Not allowed, or not there now: the ring is served from elsewhere, and that is all.
-  static_cast<void>(::sched_setaffinity(0, sizeof(set), &set));
+  return set;
+}
+
+// Not allowed, or not there now: the ring is served from elsewhere, and that is all.
+void run_on(const cpu_set_t& cores) {
+  static_cast<void>(::sched_setaffinity(0, sizeof(cores), &cores));
 }
 
 }  // namespace
@@ -192,7 +197,8 @@ void Ring::answered(RingPlace& place) noexcept {
 
 void Ring::thread_main() {
   current_ = this;
-  pin_to(options_.queue);
+  static_cast<void>(::sched_getaffinity(0, sizeof(anywhere_), &anywhere_));
+  run_on(only(options_.queue));
   Queue::current().aio().set_carrier(&file_io_);
   const int error = set_up();
   started_.store(error);
@@ -336,8 +342,13 @@ void Ring::trim_places() {
 void Ring::run() {
   for (;;) {
     submit(sqes_->waiting() == 0);
-    while (turn() == static_cast<int>(kBatch)) {
-    }
+    unsigned taken = 0;
+    unsigned count = 0;
+    do {
+      count = turn();
+      taken += count;
+    } while (count == kBatch);
+    choose_core(taken);
     RingPlace* place = answers_.take_all();
     while (place != nullptr) {
       RingPlace* next = place->next_handed;
@@ -357,7 +368,7 @@ void Ring::run() {
 }
 
 // Takes what has completed, a batch at most; how many it was.
-int Ring::turn() {
+unsigned Ring::turn() {
   struct Event {
     std::uint64_t user_data;
     int result;
@@ -372,7 +383,15 @@ int Ring::turn() {
   for (unsigned i = 0; i < count; ++i) {
     completed(events[i].user_data, events[i].result);
   }
-  return static_cast<int>(count);
+  return count;
+}
+
+void Ring::choose_core(unsigned taken) {
+  const CoreChoice::Where where = choice_.look(coarse_now_ns(), taken);
+  if (where != where_) [[unlikely]] {
+    where_ = where;
+    run_on(where == CoreChoice::Where::kHome ? only(options_.queue) : anywhere_);
+  }
 }
 
 void Ring::completed(std::uint64_t user_data, int result) {

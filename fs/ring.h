@@ -8,10 +8,11 @@
 //
 // Only the ring's own thread touches the ring. What it ends itself (memory-speed targets, file and
 // disk I/O, which goes through the same ring: RingAio) is answered in the next submission, with
-// everything else of that turn: one system call a turn. An answer from any other thread (a timer, a
-// worker, a control operation) goes to a lock-free list; who gives the first of several wakes the
-// thread.
+// everything else of that turn: one system call a turn. An answer from any other thread (a timer, a worker, a control operation)
+// goes to a lock-free list; who gives the first of several wakes the thread.
 #pragma once
+
+#include <sched.h>
 
 #include <atomic>
 #include <cstddef>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "engine/unique_fd.h"
+#include "fs/core_choice.h"
 #include "fs/hand_back.h"
 #include "fs/io_request.h"
 #include "fs/message_router.h"
@@ -121,7 +123,8 @@ class Ring final : private SqeSource {
   int set_up();
   bool map_memory();
   void run();
-  int turn();
+  unsigned turn();
+  void choose_core(unsigned taken);
   void completed(std::uint64_t user_data, int result);
   void take(RingPlace& place);
   void hand_on(RingPlace& place, std::size_t payload_bytes);
@@ -160,6 +163,9 @@ class Ring final : private SqeSource {
   bool may_trim_ = false;     // see trim_places()
   bool look_coming_ = false;  // at the places that large requests touched
   bool look_due_ = false;
+  cpu_set_t anywhere_{};  // where the thread might run before it had a home
+  CoreChoice choice_;
+  CoreChoice::Where where_ = CoreChoice::Where::kHome;
   std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered
   std::uint64_t wake_value_ = 0;
 };
