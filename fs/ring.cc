@@ -28,6 +28,10 @@ constexpr std::size_t kPlaceBytes = kBufferAlignment + IoRequest::kRoomBytes;
 // system call of their own.
 constexpr unsigned kOtherSubmissions = 64;
 constexpr unsigned kBatch = 64;
+// With fewer transfers than this under way, the next goes to the kernel at once. What a turn
+// submits together also ends together, and the disk would be idle while all of it is answered and
+// asked again (1x16 on a disk: 61 k instead of 48 k IOPS, of 85 k; with 16 for 8: 56 k).
+constexpr std::size_t kFewTransfers = 8;
 // Before the kernel is asked again to take what it had no memory for.
 constexpr long kShortNs = 1'000'000;
 
@@ -381,7 +385,12 @@ unsigned Ring::turn() {
   }
   ::io_uring_cq_advance(ring_.get(), count);
   for (unsigned i = 0; i < count; ++i) {
+    const std::size_t under_way = file_io_.in_flight();
     completed(events[i].user_data, events[i].result);
+    // A disk with little to do does not wait until the rest of the turn is looked at.
+    if (file_io_.in_flight() > under_way && under_way < kFewTransfers && i + 1 < count) {
+      submit(false);
+    }
   }
   return count;
 }

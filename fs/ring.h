@@ -8,7 +8,8 @@
 //
 // Only the ring's own thread touches the ring. What it ends itself (memory-speed targets, file and
 // disk I/O, which goes through the same ring: RingAio) is answered in the next submission, with
-// everything else of that turn: one system call a turn. An answer from any other thread (a timer, a worker, a control operation)
+// everything else of that turn: one system call a turn, and one more for each transfer of a disk
+// that has little to do. An answer from any other thread (a timer, a worker, a control operation)
 // goes to a lock-free list; who gives the first of several wakes the thread.
 #pragma once
 
