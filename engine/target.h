@@ -154,9 +154,9 @@ class Target {
   // Every device that bios go to, with the area used (checked against its size at load).
   virtual void iterate_devices(const DeviceFn& fn) const { static_cast<void>(fn); }
   // Where every read and write goes to one device unchanged, each sector as far from the target's
-  // first as on the mapped device: the area it goes to. The engine may then send them there itself,
-  // and call map() for other operations alone; max_io_len is 0 and wants_end_io false. Else no
-  // device. Constant.
+  // first as on the mapped device: the area it goes to. The engine then sends them there itself,
+  // but for the pieces of one that crosses the target's end: with these map() has to do the same.
+  // max_io_len is 0 and wants_end_io false. Else no device. Constant.
   [[nodiscard]] virtual TargetDevice straight() const { return {}; }
   // What the target itself adds to the stacked limits of its devices.
   virtual void io_hints(QueueLimits& limits) const { static_cast<void>(limits); }

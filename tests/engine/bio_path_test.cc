@@ -2,7 +2,9 @@
 // counters.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cerrno>
+#include <random>
 #include <thread>
 
 #include "tests/engine/world.h"
@@ -583,6 +585,38 @@ TEST_F(StraightTest, ARequeueFromBelowIsForANoflushSuspendAlone) {
   const auto md = bring_up("md", {"0 100 plain dev d straight"});
   d_.fail(BlkStatus::kRequeue);
   EXPECT_EQ(TestBio(*md, Op::kRead, 0, 8).run(), BlkStatus::kIoError);
+}
+
+// The same bios through two tables, of which one does not say that it is straight.
+TEST_F(StraightTest, MakesNoDifferenceBelow) {
+  for (const char* flushes : {"flush=1 bypass", "flush=1"}) {
+    const std::string words = fmt::format("{} discard=1 takes-discards zeroes=1", flushes);
+    const auto asked = bring_up(
+        "asked", {"0 24 plain dev d at=100 " + words, "24 40 plain dev d at=500 " + words});
+    const auto straight = bring_up("straight", {"0 24 plain dev d at=100 straight " + words,
+                                                "24 40 plain dev d at=500 straight " + words});
+    std::mt19937_64 random(1);
+    for (int i = 0; i < 2000; ++i) {
+      static constexpr std::array<Op, 5> kOps = {Op::kRead, Op::kWrite, Op::kDiscard,
+                                                 Op::kWriteZeroes, Op::kFlush};
+      const Op op = kOps.at(random() % kOps.size());
+      const sector_t sector = random() % 66;
+      const sector_t sectors = op == Op::kFlush ? 0 : random() % 40;
+      // kBioFua, kBioPreflush, none or both.
+      const int flags = op == Op::kWrite ? static_cast<int>(random() % 4) : 0;
+      d_.fail(random() % 4 == 0 ? BlkStatus::kMedium : BlkStatus::kOk);
+      TestBio first(*asked, op, sector, sectors, flags);
+      const BlkStatus status = first.run();
+      const Lines expected = d_.seen();
+      TestBio second(*straight, op, sector, sectors, flags);
+      ASSERT_EQ(second.run(), status) << probe::describe(first.bio());
+      ASSERT_EQ(d_.seen(), expected) << probe::describe(first.bio());
+    }
+    EXPECT_EQ(straight->io_sums().ios, asked->io_sums().ios);
+    EXPECT_EQ(straight->io_sums().sectors, asked->io_sums().sectors);
+    expect_ok(engine_->remove("asked", false));
+    expect_ok(engine_->remove("straight", false));
+  }
 }
 
 // Counters ---------------------------------------------------------------------------------------
