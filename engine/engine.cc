@@ -436,8 +436,7 @@ int Engine::above_locked(const MappedDevice& device) const {
   return highest;
 }
 
-Status Engine::set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
-                                std::vector<BlockDevice*> deps) {
+Status Engine::set_inactive_dependencies(MappedDevice& device, std::vector<BlockDevice*> deps) {
   const std::lock_guard<std::mutex> lock(mutex_);
   StackWalk to_device(device);
   StackWalk down;
@@ -461,7 +460,7 @@ Status Engine::set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
                                   depth, below->name_, kMaxDepth)};
     }
   }
-  (slot == MappedDevice::Slot::kLive ? device.live_deps_ : device.inactive_deps_) = std::move(deps);
+  device.inactive_deps_ = std::move(deps);
   return {};
 }
 

@@ -142,9 +142,8 @@ class Engine {
   // engine_mutex_ held.
   [[nodiscard]] std::shared_ptr<MappedDevice> find_locked(const std::string& name) const;
   void unlink_locked(MappedDevice& device);
-  // Records what a table of `device` stands on, or refuses a cycle or a stack too deep.
-  Status set_dependencies(MappedDevice& device, MappedDevice::Slot slot,
-                          std::vector<BlockDevice*> deps);
+  // Records what the inactive table of `device` stands on, or refuses a cycle or a stack too deep.
+  Status set_inactive_dependencies(MappedDevice& device, std::vector<BlockDevice*> deps);
   // The inactive table goes live. What the one that it replaces stands on stays, the first so many
   // that are returned, until drop_dependencies(): a message to that one may still wait for it.
   std::size_t add_dependencies_live(MappedDevice& device);

@@ -138,8 +138,7 @@ Status MappedDevice::load(std::span<const TableLine> lines, DeviceMode mode) {
       return {EINVAL, fmt::format("can't replace immutable target type {}", fixed->name)};
     }
     const std::span<BlockDevice* const> devices = (*table)->devices();
-    if (Status status =
-            engine_.set_dependencies(*this, Slot::kInactive, {devices.begin(), devices.end()});
+    if (Status status = engine_.set_inactive_dependencies(*this, {devices.begin(), devices.end()});
         !status.ok()) {
       return status;
     }
@@ -156,7 +155,7 @@ Status MappedDevice::clear() {
     return {ENXIO, "the device is being removed"};
   }
   old = std::move(inactive_);
-  return engine_.set_dependencies(*this, Slot::kInactive, {});
+  return engine_.set_inactive_dependencies(*this, {});
 }
 
 // Suspend and resume ------------------------------------------------------------------------------
@@ -282,7 +281,7 @@ Result<std::unique_ptr<Table>> MappedDevice::swap_in_inactive() {
       inactive_->keep_limits(limits_locked());
     } else if (Status status = inactive_->calculate_limits(); !status.ok()) {
       old = std::move(inactive_);
-      engine_.set_dependencies(*this, Slot::kInactive, {}).ignore();  // nothing stands on nothing
+      engine_.set_inactive_dependencies(*this, {}).ignore();  // nothing stands on nothing
       return status;
     }
     old = std::exchange(live_owner_, std::move(inactive_));
