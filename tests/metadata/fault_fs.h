@@ -24,6 +24,7 @@ class FaultFs final : public rocksdb::FileSystem {
   static const char* kClassName() { return "FaultFs"; }
   const char* Name() const override { return kClassName(); }
 
+  static constexpr std::uint64_t kForEver = 1'000'000;  // times, of fail_after()
   // The `count`-th change from now (1 is the next) fails. A cut takes everything after it along,
   // other faults only last for `times` changes.
   void fail_after(std::uint64_t count, Fault fault, std::uint64_t times = 1);

@@ -14,8 +14,6 @@ namespace {
 
 using mapperfs::testing::FaultFs;
 
-constexpr std::uint64_t kForEver = 1'000'000;
-
 class ThinGrowth : public ThinTest {
  protected:
   ThinGrowth() : fs_(std::make_shared<FaultFs>()), env_(rocksdb::NewCompositeEnv(fs_)) {
@@ -75,7 +73,7 @@ class ThinGrowthFault
 
 TEST_P(ThinGrowthFault, LeavesTheOldSizeReadOnly) {
   const auto& [fault, said] = GetParam();
-  fs_->fail_after(1, fault, kForEver);
+  fs_->fail_after(1, fault, FaultFs::kForEver);
   EXPECT_TRUE(grow(128).ok()) << "as the kernel's: the pool's mode tells";
   EXPECT_TRUE(fs_->struck());
   EXPECT_TRUE(logged("growing the data device from 64 to 128 blocks"));

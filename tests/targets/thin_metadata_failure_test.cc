@@ -20,7 +20,6 @@ struct FaultCase {
   std::uint64_t times;  // changes that fail, one after the other
 };
 
-constexpr std::uint64_t kForEver = 1'000'000;
 constexpr std::uint64_t kStepsOfReopening = 24;
 #ifdef __SANITIZE_THREAD__
 constexpr std::uint64_t kStride = 6;
@@ -107,7 +106,7 @@ std::vector<FaultCase> fault_cases() {
   std::vector<FaultCase> cases;
   for (const FaultFs::Fault fault : {FaultFs::Fault::kNoSpace, FaultFs::Fault::kIoError}) {
     cases.push_back({fault, 1});
-    cases.push_back({fault, kForEver});
+    cases.push_back({fault, FaultFs::kForEver});
   }
   bool space = false;
   for (std::uint64_t times = 2; times <= kStepsOfReopening; times += kStride) {
