@@ -10,11 +10,9 @@
 
 namespace mapperfs {
 
-namespace {
-
-// Where the main thread may run, which nobody of us pins. The kernel keeps to what a thread asked
-// for, also when the process is given more cores later: so all cores, unless somebody has limited
-// the main thread to some of those that the process has.
+// The kernel keeps to what a thread asked for, also when the process is given more cores later: so
+// all cores, unless somebody has limited the main thread, which nobody of us pins, to some of those
+// that the process has.
 void run_where_the_process_may() {
   cpu_set_t cores;
   if (::sched_getaffinity(::getpid(), sizeof(cores), &cores) != 0) {
@@ -27,8 +25,6 @@ void run_where_the_process_may() {
     static_cast<void>(::sched_setaffinity(0, sizeof(cores), &cores));
   }
 }
-
-}  // namespace
 
 std::thread start_thread(const std::string& name, std::function<void()> body) {
   // The mask is inherited, so that there is no moment in which the new thread takes a signal.

@@ -12,4 +12,8 @@ namespace mapperfs {
 // where its parent is pinned to one as well.
 std::thread start_thread(const std::string& name, std::function<void()> body);
 
+// Lets the calling thread run on every core that the main thread may run on, and on those that the
+// process is given later.
+void run_where_the_process_may();
+
 }  // namespace mapperfs

@@ -52,16 +52,12 @@ constexpr std::array<unsigned, 3> kRingFlags = {
     IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN,
     IORING_SETUP_SQE128};
 
-cpu_set_t only(unsigned core) {
+// Not allowed, or not there now: the ring is served from elsewhere, and that is all.
+void run_on(unsigned core) {
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(core, &set);
-  return set;
-}
-
-// Not allowed, or not there now: the ring is served from elsewhere, and that is all.
-void run_on(const cpu_set_t& cores) {
-  static_cast<void>(::sched_setaffinity(0, sizeof(cores), &cores));
+  static_cast<void>(::sched_setaffinity(0, sizeof(set), &set));
 }
 
 }  // namespace
@@ -201,8 +197,7 @@ void Ring::answered(RingPlace& place) noexcept {
 
 void Ring::thread_main() {
   current_ = this;
-  static_cast<void>(::sched_getaffinity(0, sizeof(anywhere_), &anywhere_));
-  run_on(only(options_.queue));
+  run_on(options_.queue);
   Queue::current().aio().set_carrier(&file_io_);
   const int error = set_up();
   started_.store(error);
@@ -399,7 +394,11 @@ void Ring::choose_core(unsigned taken) {
   const CoreChoice::Where where = choice_.look(coarse_now_ns(), taken);
   if (where != where_) [[unlikely]] {
     where_ = where;
-    run_on(where == CoreChoice::Where::kHome ? only(options_.queue) : anywhere_);
+    if (where == CoreChoice::Where::kHome) {
+      run_on(options_.queue);
+    } else {
+      run_where_the_process_may();
+    }
   }
 }
 

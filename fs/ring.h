@@ -13,8 +13,6 @@
 // goes to a lock-free list; who gives the first of several wakes the thread.
 #pragma once
 
-#include <sched.h>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -164,7 +162,6 @@ class Ring final : private SqeSource {
   bool may_trim_ = false;     // see trim_places()
   bool look_coming_ = false;  // at the places that large requests touched
   bool look_due_ = false;
-  cpu_set_t anywhere_{};  // where the thread might run before it had a home
   CoreChoice choice_;
   CoreChoice::Where where_ = CoreChoice::Where::kHome;
   std::size_t io_away_ = 0;  // reads, writes and fsyncs not yet answered
