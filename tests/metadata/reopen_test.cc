@@ -9,8 +9,6 @@
 namespace mapperfs::testing {
 namespace {
 
-constexpr std::uint64_t kForEver = 1'000'000;
-
 // A device with block 0 committed and block 1 not, whose commit has just failed.
 struct FullDisk {
   explicit FullDisk(FaultFs::Fault fault = FaultFs::Fault::kNoSpace) {
@@ -19,7 +17,7 @@ struct FullDisk {
     committed = provision(*pool, *device, 0);
     EXPECT_TRUE(pool->commit().ok());
     provision(*pool, *device, 1);
-    pool.fs().fail_after(1, fault, kForEver);
+    pool.fs().fail_after(1, fault, FaultFs::kForEver);
     EXPECT_FALSE(pool->commit().ok());
   }
 
@@ -59,7 +57,7 @@ TEST(ThinMetadataReopen, IsForReadingIfTheFlagFindsNoSpace) {
   FullDisk disk;
   disk.pool.fs().disarm();
   ASSERT_TRUE(disk.pool->abort().ok());
-  disk.pool.fs().fail_after(1, FaultFs::Fault::kNoSpace, kForEver);
+  disk.pool.fs().fail_after(1, FaultFs::Fault::kNoSpace, FaultFs::kForEver);
   EXPECT_TRUE(disk.pool->set_needs_check().ok());
   EXPECT_TRUE(disk.pool->status().needs_check);
   EXPECT_EQ(disk.pool->create_thin(2).error(), EROFS);
