@@ -28,8 +28,6 @@ using thinp::Pool;
 using thinp::PoolControl;
 using thinp::PoolMode;
 
-constexpr std::uint64_t kMinBlockSectors = 128;
-constexpr std::uint64_t kMaxBlockSectors = 2097152;
 constexpr std::size_t kMaxFeatures = 4;
 
 // As the words of the table ask for them.
@@ -205,10 +203,10 @@ class ThinPoolTarget final : public Target {
 
   static std::uint32_t read_block_size(TargetArgs& args) {
     const std::uint64_t sectors =
-        args.number(2, kMinBlockSectors, kMaxBlockSectors, "Invalid block size", Sign::kPlus);
-    if (!args.failed() && sectors % kMinBlockSectors != 0) {
+        args.number(2, kThinBlockSizeStep, kThinMaxBlockSize, "Invalid block size", Sign::kPlus);
+    if (!args.failed() && sectors % kThinBlockSizeStep != 0) {
       args.fail("Invalid block size",
-                fmt::format("{} is no multiple of {} sectors", sectors, kMinBlockSectors));
+                fmt::format("{} is no multiple of {} sectors", sectors, kThinBlockSizeStep));
     }
     return static_cast<std::uint32_t>(sectors);
   }
