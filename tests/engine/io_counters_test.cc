@@ -97,19 +97,19 @@ TEST(IoCounters, EachEpochSettlesForItself) {
   EXPECT_TRUE(counters.idle());
 }
 
-constexpr std::uint64_t kMs = 1000000;
+constexpr std::uint64_t kNsPerMs = 1000000;
 
 // A bio of `slot` at those moments.
 void begin(IoCounters& counters, IoCounters::Slot& slot, std::uint64_t ms) {
-  counters.account_begin(ms * kMs);
+  counters.account_begin(ms * kNsPerMs);
   IoCounters::add(slot.started[0], 1);
 }
 void end(IoCounters& counters, IoCounters::Slot& slot, std::uint64_t ms) {
-  counters.account_end(ms * kMs);
+  counters.account_end(ms * kNsPerMs);
   IoCounters::add(slot.finished[0], 1);
 }
 std::uint64_t busy_ms(const IoCounters& counters, std::uint64_t now_ms) {
-  return counters.sums(now_ms * kMs).busy_ns / kMs;
+  return counters.sums(now_ms * kNsPerMs).busy_ns / kNsPerMs;
 }
 
 TEST(IoCounters, IdleTimeIsNotBusy) {
