@@ -6,8 +6,10 @@
 
 #include <atomic>
 #include <cerrno>
+#include <random>
 #include <thread>
 
+#include "metadata/sharded_lock.h"
 #include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
@@ -316,6 +318,111 @@ void fill_with_threads(bool always_lend) {
 
 TEST(DataLotThreads, GiveOutEveryBlockOnce) { fill_with_threads(false); }
 TEST(DataLotThreads, GiveOutEveryBlockOnceFromLotsAlone) { fill_with_threads(true); }
+
+// Devices that are mapped, unmapped, shared and deleted by threads of their own, with blocks that
+// are given back, or mapped by another device than they were given to; all in a pool that is full
+// at times and goes back to its last commit now and then.
+class Crowd {
+ public:
+  static constexpr std::uint64_t kBlocks = 1500;
+  static constexpr unsigned kThreads = 3;
+
+  explicit Crowd(Pool& pool) : pool_(*pool) {
+    EXPECT_TRUE(pool_.create_thin(kCommon).ok());
+    EXPECT_TRUE(pool_.commit().ok());
+    common_ = must_open(pool_, kCommon);
+  }
+  void run() {
+    std::vector<std::thread> threads;
+    for (unsigned i = 0; i < kThreads; ++i) {
+      threads.emplace_back([this, i] {
+        for (std::uint64_t life = 0; life < 12 && !::testing::Test::HasFailure(); ++life) {
+          live(i, 100 * i + life);
+        }
+        ++done_;
+      });
+    }
+    for (int turn = 0; done_ != kThreads; ++turn) {
+      if (turn % 8 == 7) {
+        const ShardedLock::WriteGuard alone(pairs_);
+        EXPECT_TRUE(pool_.abort().ok());
+      } else {
+        EXPECT_TRUE(pool_.commit().ok());
+      }
+      const ThinPoolStatus status = pool_.status();
+      EXPECT_LE(status.used_data_blocks + status.free_data_blocks, kBlocks);
+    }
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+    common_.reset();
+  }
+
+ private:
+  static constexpr std::uint32_t kCommon = 9;
+
+  // One life of a device, and of a snapshot of it. An abort may end either.
+  void live(std::uint32_t id, std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    pool_.create_thin(id).ignore();
+    if (auto device = pool_.open_device(id); device.ok()) {
+      for (int step = 0; step < 600; ++step) {
+        change(**device, random);
+        if (step == 300) {
+          pool_.create_snap(id + kThreads, id).ignore();
+        }
+      }
+    }
+    pool_.delete_device(id).ignore();
+    pool_.delete_device(id + kThreads).ignore();
+  }
+  void change(ThinDevice& device, std::mt19937_64& random) {
+    const ShardedLock::ReadGuard pair(pairs_);
+    const std::uint64_t at = random() % 1000;
+    const std::uint64_t what = random() % 16;
+    if (what == 0) {
+      std::vector<DataRun> freed;
+      device.remove(at, at + 40, at % 2 == 0 ? &freed : nullptr).ignore();
+      pool_.release_data(freed);
+    } else if (what < 9) {
+      static_cast<void>(device.try_provision(at));
+    } else if (const auto block =
+                   what == 9 ? pool_.allocate_data_block() : device.allocate_data_block();
+               block.ok()) {
+      ThinDevice& owner = what == 10 ? *common_ : device;
+      if (what == 11 || !owner.insert(at, *block).ok()) {
+        pool_.cancel_allocation(*block);
+      }
+    }
+  }
+
+  ThinMetadata& pool_;
+  std::unique_ptr<ThinDevice> common_;
+  ShardedLock pairs_;  // shared from a block's giving to its mapping
+  std::atomic<unsigned> done_{0};
+};
+
+TEST(DataLotThreads, StayRightBesideEveryOtherChange) {
+  Pool pool(Crowd::kBlocks);
+  pool.close();
+  pool.options.always_lend = true;
+  pool.reopen();
+  Crowd(pool).run();
+  for (Result<bool> more = true; more.ok() && *more;) {
+    more = pool->reclaim(50);
+    EXPECT_TRUE(more.ok()) << more.status().message();
+  }
+  ASSERT_TRUE(pool->commit().ok());
+  const std::uint64_t mapped = blocks_of(picture_of(*pool)).size();
+  EXPECT_EQ(pool->status().used_data_blocks, mapped);
+  EXPECT_EQ(pool->status().free_data_blocks, Crowd::kBlocks - mapped);
+  std::uint64_t left = 0;
+  while (pool->allocate_data_block().ok()) {
+    ++left;
+  }
+  EXPECT_EQ(left, Crowd::kBlocks - mapped);
+  expect_clean(pool);
+}
 
 }  // namespace
 }  // namespace mapperfs::testing
