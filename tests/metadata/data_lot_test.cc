@@ -6,10 +6,11 @@
 
 #include <atomic>
 #include <cerrno>
+#include <mutex>
 #include <random>
+#include <shared_mutex>
 #include <thread>
 
-#include "metadata/sharded_lock.h"
 #include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
@@ -344,7 +345,8 @@ class Crowd {
     }
     for (int turn = 0; done_ != kThreads; ++turn) {
       if (turn % 8 == 7) {
-        const ShardedLock::WriteGuard alone(pairs_);
+        const std::lock_guard<std::mutex> next(entry_);
+        const std::unique_lock<std::shared_mutex> alone(pairs_);
         EXPECT_TRUE(pool_.abort().ok());
       } else {
         EXPECT_TRUE(pool_.commit().ok());
@@ -377,7 +379,9 @@ class Crowd {
     pool_.delete_device(id + kThreads).ignore();
   }
   void change(ThinDevice& device, std::mt19937_64& random) {
-    const ShardedLock::ReadGuard pair(pairs_);
+    entry_.lock();  // an abort that waits comes first
+    entry_.unlock();
+    const std::shared_lock<std::shared_mutex> pair(pairs_);
     const std::uint64_t at = random() % 1000;
     const std::uint64_t what = random() % 16;
     if (what == 0) {
@@ -398,7 +402,8 @@ class Crowd {
 
   ThinMetadata& pool_;
   std::unique_ptr<ThinDevice> common_;
-  ShardedLock pairs_;  // shared from a block's giving to its mapping
+  std::mutex entry_;
+  std::shared_mutex pairs_;  // shared from a block's giving to its mapping
   std::atomic<unsigned> done_{0};
 };
 
