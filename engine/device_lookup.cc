@@ -1,6 +1,5 @@
 #include "engine/device_lookup.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -8,20 +7,16 @@
 
 #include <array>
 #include <cerrno>
-#include <memory>
 #include <string_view>
 
 #include "engine/file_probe.h"
 #include "engine/target_args.h"
+#include "engine/unique_dir.h"
 
 namespace mapperfs {
 namespace {
 
 constexpr unsigned kMaxSearchDepth = 4;
-
-struct CloseDir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
 
 bool is_block_device(const std::string& path, dev_t rdev) {
   struct stat st {};
@@ -56,7 +51,7 @@ std::string search(const std::string& folder, dev_t rdev, const PathResolver& re
   if (!place.ok() || place->own) {
     return {};
   }
-  const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
+  const UniqueDir dir(::opendir(folder.c_str()));
   while (const dirent* entry = dir ? ::readdir(dir.get()) : nullptr) {
     const std::string_view name = entry->d_name;
     if (name == "." || name == "..") {

@@ -1,19 +1,18 @@
 #include "engine/own_ground.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/sysmacros.h>
 
 #include <array>
 #include <cerrno>
-#include <memory>
 #include <set>
 #include <string_view>
 #include <vector>
 
 #include "engine/device_lookup.h"
 #include "engine/file_probe.h"
+#include "engine/unique_dir.h"
 #include "engine/unique_fd.h"
 
 namespace mapperfs {
@@ -21,10 +20,6 @@ namespace {
 
 // Devices looked at for one word: more than any stack has, and an end where sysfs has none.
 constexpr std::size_t kMaxDevices = 256;
-
-struct CloseDir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
 
 // The file's first line; empty where there is none.
 std::string first_line(const std::string& path) {
@@ -78,7 +73,7 @@ class Walk {
   }
 
   void add_slaves(const std::string& folder) {
-    const std::unique_ptr<DIR, CloseDir> dir(::opendir(folder.c_str()));
+    const UniqueDir dir(::opendir(folder.c_str()));
     while (const dirent* entry = dir ? ::readdir(dir.get()) : nullptr) {
       if (entry->d_name[0] != '.') {
         add(first_line(fmt::format("{}/{}/dev", folder, entry->d_name)));
