@@ -45,9 +45,12 @@ expect 'refuses an unknown option' 2 "unknown option '--fast'" "$top/tools/check
 tree fails <<'END'
 sh(unit.good unit "true")
 sh(unit.bad unit "echo 'the reason'; exit 1")
+sh(unit.much unit "yes 'skipped: much_test.sh: noise' | head -500")
 END
-expect 'fails when a test fails' 1 '^1 passed, 1 failed$' "$top/tools/check" --only release
+expect 'fails when a test fails' 1 '^2 passed, 1 failed$' "$top/tools/check" --only release
 expect 'shows what the failing test said' 1 'the reason' "$top/tools/check" --only release
+expect 'shows it where the end of the log is' 0 'the reason' \
+  tail -n 3 "$top/build-check/logs/release.log"
 expect 'stops at the stage that failed' 1 'stage release failed' \
   "$top/tools/check" --only release,system
 expect_empty 'does not begin the stage after it' "$(ls "$top/build-check-system" 2>/dev/null)"
