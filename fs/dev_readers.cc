@@ -168,6 +168,8 @@ void DevReaders::Reader::thread_main() {
   linger();
 }
 
+bool DevReaders::connection_gone(int error) { return error == ENODEV || error == ECONNABORTED; }
+
 // Reads one message and hands it on.
 DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) {
   DevSlot* slot = slots_.take();
@@ -186,7 +188,7 @@ DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) 
   if (passes(why)) {
     return take_a_breath();
   }
-  error = why == ENODEV ? 0 : why;  // ENODEV: unmounted
+  error = connection_gone(why) ? 0 : why;
   return Got::kOver;
 }
 

@@ -44,6 +44,9 @@ class DevReaders {
   // Hands requests on until the file system is unmounted, the session is over or stop() is called.
   // After that none is; I/O that is under way is still ended and answered. 0 or an errno.
   int serve(const Options& options);
+  // Whether a read of /dev/fuse that fails so says that the file system is unmounted: ENODEV, or
+  // ECONNABORTED where that came while a last request was being read (fs/fuse/dev.c).
+  static bool connection_gone(int error);
   // Any thread; returns when no thread waits for a request any more.
   void stop();
   // After serve(): waits until every read, write and fsync was answered, ends the threads.

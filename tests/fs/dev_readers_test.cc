@@ -194,6 +194,13 @@ TEST_F(DevReadersTest, UnmountingEndsIt) {
   readers_.end();
 }
 
+TEST_F(DevReadersTest, AnUnmountThatOvertakesARequestIsAnEndAsWell) {
+  EXPECT_TRUE(DevReaders::connection_gone(ENODEV));
+  EXPECT_TRUE(DevReaders::connection_gone(ECONNABORTED));
+  EXPECT_FALSE(DevReaders::connection_gone(EIO));
+  EXPECT_FALSE(DevReaders::connection_gone(EPERM));
+}
+
 TEST_F(DevReadersTest, TheEndOfTheSessionEndsIt) {
   handler_.over = true;
   serve();
