@@ -37,6 +37,9 @@ constexpr int kBacklog = 3;
 constexpr unsigned kMostSkips = 15;
 // While the last answers are awaited from other threads.
 constexpr int kLingerMs = 1;
+// A helper that sleeps looks for places that come back to it, which may be large. The lead needs
+// not: each request wakes it.
+constexpr int kLookMs = 1000;
 // Before memory that was short is asked for again.
 constexpr int kShortMs = 10;
 
@@ -297,7 +300,7 @@ void DevReaders::Reader::help() {
     }
     // Set before the wait: whoever clears it also writes to the descriptor.
     parked_.store(true);
-    wait(false, -1);
+    wait(false, slots_.away() > 0 ? kLookMs : -1);
     parked_.store(false);
   }
 }
