@@ -1,6 +1,5 @@
 #include "fs/sever.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mount.h>
@@ -10,9 +9,9 @@
 #include <array>
 #include <charconv>
 #include <cstring>
-#include <memory>
 #include <string_view>
 
+#include "engine/unique_dir.h"
 #include "engine/unique_fd.h"
 
 namespace mapperfs {
@@ -38,7 +37,7 @@ void abort_by_fusectl(const std::string& mount_point) {
 // another file's by then.
 void give_descriptors_up() {
   const UniqueFd nowhere(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  const std::unique_ptr<DIR, int (*)(DIR*)> all(::opendir("/proc/self/fd"), ::closedir);
+  const UniqueDir all(::opendir("/proc/self/fd"));
   if (nowhere.get() < 0 || all == nullptr) {
     return;
   }
