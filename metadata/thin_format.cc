@@ -20,11 +20,16 @@ constexpr std::size_t kBitmapBytes = kPageEntries / 8;
 constexpr std::size_t kRunBytes = 10;  // first, length, word
 
 template <typename T>
+void put_little(char* at, T value) {
+  for (std::size_t i = 0; i < sizeof(T); ++i) {
+    at[i] = static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i));
+  }
+}
+
+template <typename T>
 void append(std::string& out, T value) {
   std::array<char, sizeof(T)> bytes;
-  for (std::size_t i = 0; i < sizeof(T); ++i) {
-    bytes[i] = static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i));
-  }
+  put_little(bytes.data(), value);
   out.append(bytes.data(), bytes.size());
 }
 
@@ -68,9 +73,7 @@ class Writer {
   explicit Writer(std::string& out) : at_(out.data()) {}
   template <typename T>
   void put(T value) {
-    for (std::size_t i = 0; i < sizeof(T); ++i) {
-      at_[i] = static_cast<char>(static_cast<std::uint64_t>(value) >> (8 * i));
-    }
+    put_little(at_, value);
     at_ += sizeof(T);
   }
   [[nodiscard]] const char* at() const { return at_; }
