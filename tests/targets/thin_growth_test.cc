@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <memory>
 
-#include "metadata/thin_check.h"
 #include "tests/metadata/fault_fs.h"
 #include "tests/targets/thin_support.h"
 
@@ -86,12 +85,7 @@ TEST_P(ThinGrowthFault, LeavesTheOldSizeReadOnly) {
   EXPECT_TRUE(logged("unable to grow the data device until repaired."));
   expect_read_only();
   take_down();
-  ThinCheckOptions options;
-  options.env = env_.get();
-  options.clear_needs_check = true;
-  const auto report = check_thin_metadata(dir_ / "meta", options);
-  ASSERT_TRUE(report.ok()) << report.status().message();
-  EXPECT_TRUE(report->clean());
+  ASSERT_NO_FATAL_FAILURE(clear_needs_check(env_.get()));
   make_pool(64);
   open_thin("thin", 0, 256);
   expect_growth();

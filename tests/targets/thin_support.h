@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "metadata/thin_check.h"
 #include "targets/thin/pool_table.h"
 #include "tests/targets/harness.h"
 #include "tests/targets/temp_dir.h"
@@ -90,6 +91,15 @@ class ThinTest : public ::testing::Test {
       files[entry.path().filename()] = {size, entry.last_write_time(gone)};
     }
     return files;
+  }
+  // As an administrator does who finds nothing wrong; the pool is down.
+  void clear_needs_check(rocksdb::Env* env) {
+    ThinCheckOptions options;
+    options.env = env;
+    options.clear_needs_check = true;
+    const auto report = check_thin_metadata(dir_ / "meta", options);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    EXPECT_TRUE(report->clean());
   }
   std::uint32_t events() { return harness_.device("pool").event_nr(); }
 
