@@ -10,6 +10,9 @@
 
 namespace mapperfs::fuse_abi {
 
+// In which INIT counts max_pages, and by which the kernel cuts a write(2).
+inline constexpr std::uint32_t kPageBytes = 4096;
+
 // Bits of the 64 flags of INIT; the upper half is flags2, which needs FUSE_INIT_EXT.
 inline constexpr std::uint64_t kInitExt = 1ULL << 30;
 inline constexpr std::uint64_t kDirectIoAllowMmap = 1ULL << 36;  // Linux 6.6

@@ -15,7 +15,6 @@
 namespace mapperfs {
 namespace {
 
-constexpr std::uint32_t kPageBytes = 4096;
 // The kernel's default of 12 would be our queue depth.
 constexpr std::uint16_t kDevBackground = 512;
 constexpr unsigned kMaxHelpers = 8;
@@ -98,8 +97,8 @@ void Transport::before_init(fuse_init_out& answer, std::uint64_t offered) {
   }
   std::uint64_t flags = answer.flags | static_cast<std::uint64_t>(answer.flags2) << 32;
   flags |= fuse_abi::kInitExt | (offered & fuse_abi::kDirectIoAllowMmap);
-  const std::uint32_t largest =
-      std::max<std::uint32_t>({answer.max_write, answer.max_pages * kPageBytes, 2 * kPageBytes});
+  const std::uint32_t largest = std::max<std::uint32_t>(
+      {answer.max_write, answer.max_pages * fuse_abi::kPageBytes, 2 * fuse_abi::kPageBytes});
   if (want_rings_ && (offered & fuse_abi::kOverIoUring) != 0 && largest <= IoRequest::kMaxBytes) {
     const std::string why = rings_->make(fd_, depth_, largest);
     if (why.empty()) {
