@@ -6,10 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <ctime>
+#include <future>
 #include <utility>
 
 #include "fs/device_text.h"
+#include "fs/fuse_abi.h"
 
 namespace mapperfs {
 namespace {
@@ -18,9 +21,10 @@ constexpr std::size_t kControlThreads = 96;
 // Each may wait for a suspended device: so many of those, and the next one's unaligned writes and
 // fallocates wait with them.
 constexpr std::size_t kSlowThreads = 512;
-constexpr std::uint32_t kPageBytes = 4096;
+// How long a swap waits until the kernel has dropped the pages of the table before.
+constexpr std::chrono::seconds kPagesPatience{1};
 // The protocol of `control` promises 128 KiB for a transaction.
-constexpr std::uint32_t kMinMaxWrite = (128U << 10) + kPageBytes;
+constexpr std::uint32_t kMinMaxWrite = (128U << 10) + fuse_abi::kPageBytes;
 
 timespec now() {
   timespec ts{};
@@ -197,7 +201,7 @@ void FileSystem::init(fuse_conn_info& conn) {
   passthrough_.negotiate(conn);
   // The kernel cuts a write(2) by pages: one that begins inside a page moves that much less at
   // once.
-  whole_write_.store(conn.max_write - kPageBytes, std::memory_order_release);
+  whole_write_.store(conn.max_write - fuse_abi::kPageBytes, std::memory_order_release);
   kernel_protocol_.store(conn.proto_major << 16 | conn.proto_minor, std::memory_order_release);
   if (options_.serving) {
     options_.serving();
@@ -259,14 +263,27 @@ void FileSystem::table_changed(MappedDevice& device) {
 
 // Pages that the kernel keeps belong to the old table. Attributes are never kept (their timeout is
 // zero), so without pages there is nothing to forget.
-void FileSystem::forget_pages(const MappedDevice& device) {
+//
+// Whoever has the answer to a swap reads the new table, so the command waits. Not for ever: the
+// kernel waits for a page that is being read before it drops it, and that read may wait for a
+// device below which is suspended, and its resume for the end of this command. Whom the kernel
+// keeps waiting is a thread for what waits for I/O; one device's pages keep no other's.
+void FileSystem::forget_pages(MappedDevice& device) {
   if (!options_.cache || session_ == nullptr) {
     return;
   }
-  // From the worker: the kernel may wait for a read of ours before it drops a page.
   const std::uint64_t ino = Inode{device.serial(), FileKind::kDevice}.number();
-  pollers_.worker().post(
-      [this, ino] { static_cast<void>(fuse_lowlevel_notify_inval_inode(session_, ino, 0, 0)); });
+  const auto promise = std::make_shared<std::promise<void>>();
+  const std::future<void> forgotten = promise->get_future();
+  slow_.post([this, ino, promise] {
+    static_cast<void>(fuse_lowlevel_notify_inval_inode(session_, ino, 0, 0));
+    promise->set_value();
+  });
+  if (forgotten.wait_for(kPagesPatience) != std::future_status::ready) {
+    device.log(
+        "the page cache still has pages of the table before: it drops them when the reads and "
+        "writes that are under way have ended");
+  }
 }
 
 }  // namespace mapperfs

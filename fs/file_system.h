@@ -5,7 +5,7 @@
 // reads, aligned writes, flushes. Everything else goes to one of three pools:
 //   commands_  what is written to control and sys/, and whatever may wait as such a command may
 //   control_   opens, closes, texts, mkdir, rm, mv, seeks: what does not wait for long
-//   slow_      work for an open device that waits for its I/O (unaligned writes, fallocate)
+//   slow_      what waits for a device's I/O: unaligned writes, fallocate, dropping its pages
 // They are three, so that work which waits for a suspended device never keeps the `resume` out, nor
 // commands that wait the opening of a file. A command never queues: it has a thread or is refused
 // (crowd.h).
@@ -156,7 +156,7 @@ class FileSystem final : public EngineObserver, public RequestHandler {
                   std::uint64_t offset);
   [[nodiscard]] std::string version_text() const;
   void table_changed(MappedDevice& device);
-  void forget_pages(const MappedDevice& device);
+  void forget_pages(MappedDevice& device);
 
   Engine& engine_;
   Transport& transport_;
