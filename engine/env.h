@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace mapperfs {
@@ -57,14 +58,15 @@ class Env {
   // Runs `work`, which may block on I/O, on a thread of a bounded pool; in no order. Any thread;
   // never blocks. For what has no asynchronous form: fallocate, buffered files.
   virtual void run_blocking(std::function<void()> work) = 0;
-  // A seed for a target that needs chance: different at each call, the same in each run of a
-  // simulation.
+  // A seed for a target that needs chance: different at each call. In each run of a simulation, and
+  // of a daemon that was given a seed, the first call gives the same one, the second, and so on.
   virtual std::uint64_t random_seed() = 0;
 
  protected:
   Env() = default;
 };
 
-std::unique_ptr<Env> make_real_env();
+// With `seed` all chance comes from it, else from the kernel's.
+std::unique_ptr<Env> make_real_env(std::optional<std::uint64_t> seed = std::nullopt);
 
 }  // namespace mapperfs

@@ -2,6 +2,8 @@
 #include <sys/random.h>
 
 #include <chrono>
+#include <mutex>
+#include <random>
 
 #include "engine/blocking_pool.h"
 #include "engine/env.h"
@@ -13,7 +15,11 @@ namespace {
 
 class RealEnv final : public Env {
  public:
-  RealEnv() = default;
+  explicit RealEnv(std::optional<std::uint64_t> seed) {
+    if (seed) {
+      chance_.emplace(*seed);
+    }
+  }
 
   [[nodiscard]] std::uint64_t now_ns() const override { return TimerThread::now_ns(); }
   void arm(Timer& timer, std::uint64_t when_ns) override { timers_.arm(timer, when_ns); }
@@ -23,6 +29,10 @@ class RealEnv final : public Env {
   }
   void run_blocking(std::function<void()> work) override { pool_.run(std::move(work)); }
   std::uint64_t random_seed() override {
+    if (chance_) {
+      const std::lock_guard lock(chance_mutex_);
+      return (*chance_)();
+    }
     std::uint64_t seed = 0;
     if (::getrandom(&seed, sizeof(seed), 0) != static_cast<ssize_t>(sizeof(seed))) {
       // No getrandom (seccomp): chance is asked for tests' sake, so a clock will do.
@@ -32,6 +42,8 @@ class RealEnv final : public Env {
   }
 
  private:
+  std::mutex chance_mutex_;
+  std::optional<std::mt19937_64> chance_;  // of the seed that was given; its state: chance_mutex_
   // The pool goes first: its work may still arm timers.
   TimerThread timers_;
   BlockingPool pool_;
@@ -39,6 +51,8 @@ class RealEnv final : public Env {
 
 }  // namespace
 
-std::unique_ptr<Env> make_real_env() { return std::make_unique<RealEnv>(); }
+std::unique_ptr<Env> make_real_env(std::optional<std::uint64_t> seed) {
+  return std::make_unique<RealEnv>(seed);
+}
 
 }  // namespace mapperfs

@@ -113,6 +113,16 @@ std::string session_refused(const std::string& options, const std::string& why) 
                      why.empty() ? "" : ": ", why);
 }
 
+// A word as libfuse wants it in a list: a comma of its own ends no option.
+std::string escaped_option(std::string_view word) {
+  std::string escaped;
+  for (const char c : word) {
+    escaped += c == ',' || c == '\\' ? "\\" : "";
+    escaped += c;
+  }
+  return escaped;
+}
+
 // For a flush, with what comes before it. Less than systemd's 90 s, with what comes after it.
 constexpr std::chrono::seconds kFlushPatience{60};
 // For what fails now that the connection is cut, and for the devices' I/O within that.
@@ -163,8 +173,8 @@ Result<std::unique_ptr<Mount>> Mount::make(Engine& engine, MountOptions options)
 Status Mount::make_session() {
   fuse_set_log_func(take_library_log);
   library_log().attach(nullptr);  // a complaint now is a part of the sentence below
-  std::string list =
-      fmt::format("fsname={},subtype=mapperfs,default_permissions", options_.fs_name);
+  std::string list = fmt::format("fsname={},subtype=mapperfs,default_permissions",
+                                 escaped_option(options_.fs_name));
   for (const std::string& option : options_.fuse_options) {
     list += "," + option;
   }

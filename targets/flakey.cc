@@ -13,7 +13,7 @@
 //                                      with probability P / 10^9 one random byte of a bio changes
 //
 // Without features all reads and writes fail. A write is corrupted in a copy: the submitter's
-// buffer stays as it is. Chance comes from one seed of the environment's.
+// buffer stays as it is. Chance comes from a seed of the environment's (`mapperfs -o seed=N`).
 #include <fmt/format.h>
 
 #include <atomic>

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <system_error>
 
@@ -54,6 +55,18 @@ Status parse_seconds(const std::string& value, std::uint64_t& seconds) {
     return {EINVAL, fmt::format("thin_no_space_timeout \"{}\" is not a number of seconds up to {}",
                                 value, kMost)};
   }
+  return {};
+}
+
+Status parse_seed(const std::string& value, std::optional<std::uint64_t>& seed) {
+  std::uint64_t number = 0;
+  const char* end = value.data() + value.size();
+  const auto [at, error] = std::from_chars(value.data(), end, number);
+  if (error != std::errc() || at != end) {
+    return {EINVAL, fmt::format("seed \"{}\" is not a number between 0 and {}", value,
+                                std::numeric_limits<std::uint64_t>::max())};
+  }
+  seed = number;
   return {};
 }
 
@@ -149,6 +162,32 @@ Status find_mount_point(const std::string& path, bool over_another, std::string&
   return {};
 }
 
+// What CLI11 ends with: what was asked for, or a sentence about what was not understood.
+int end_of_parsing(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) {
+    return app.exit(error);
+  }
+  fmt::print(stderr, "mapperfs: {}; mapperfs --help tells more\n",
+             dynamic_cast<const CLI::RequiredError*>(&error) != nullptr ? "no mount point was given"
+                                                                        : error.what());
+  return 1;
+}
+
+// NAME and MOUNT_POINT, or MOUNT_POINT alone.
+Status take_places(const std::vector<std::string>& places, DaemonOptions& options) {
+  if (places.size() > 2) {
+    return {EINVAL,
+            fmt::format("{} names were given, a NAME and a MOUNT_POINT at most", places.size())};
+  }
+  if (places.size() == 2) {
+    options.fs_name = places.front();
+  }
+  if (options.fs_name.empty()) {
+    return {EINVAL, "the NAME before the MOUNT_POINT is empty"};
+  }
+  return {};
+}
+
 }  // namespace
 
 Status take_mount_option(const std::string& option, DaemonOptions& options) {
@@ -171,6 +210,9 @@ Status take_mount_option(const std::string& option, DaemonOptions& options) {
   }
   if (key == "thin_cache") {
     return parse_thin_cache(value, options.thin_cache_bytes);
+  }
+  if (key == "seed") {
+    return parse_seed(value, options.seed);
   }
   if (key == "io_uring_q_depth") {
     return parse_ring_depth(value, options.ring_depth);
@@ -209,15 +251,16 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
       "mapperfs"};
   app.add_option("place", places,
                  "[NAME] MOUNT_POINT; NAME stands in the mount table's first column")
-      ->expected(1, 2)
-      ->required()  // without this, -o LIST would take it for a second list
+      ->expected(1, 1 << 20)  // too many are refused in our words
+      ->required()            // without this, -o LIST would take it for a second list
       ->option_text("[NAME] MOUNT_POINT");
   app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
   app.add_option(
          "-o", lists,
          "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
          "io_uring_q_depth=N, cache, passthrough, tables=FILE, log_level=LEVEL, thin_cache=SIZE, "
-         "thin_no_space_timeout=SECONDS, nonempty, and those of mount(8) and libfuse (allow_other, "
+         "thin_no_space_timeout=SECONDS, seed=N, nonempty, and those of mount(8) and libfuse "
+         "(allow_other, "
          "allow_root, ro, ...)")
       ->option_text("LIST");
   app.add_option("--tables", options.tables,
@@ -230,18 +273,14 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
   app.set_version_flag("-V,--version", version_text());
   try {
     app.parse(argc, argv);
-  } catch (const CLI::RequiredError&) {
-    fmt::print(stderr, "mapperfs: no mount point was given; mapperfs --help tells more\n");
-    exit_code = 1;
-    return std::nullopt;
   } catch (const CLI::ParseError& error) {
-    exit_code = app.exit(error) == 0 ? 0 : 1;
+    exit_code = end_of_parsing(app, error);
     return std::nullopt;
   }
-  if (places.size() == 2) {
-    options.fs_name = places.front();
+  Status status = take_places(places, options);
+  if (status.ok() && !max_write.empty()) {
+    status = parse_max_write(max_write, options.max_write);
   }
-  Status status = max_write.empty() ? Status() : parse_max_write(max_write, options.max_write);
   if (status.ok()) {
     status = parse_transport(options.transport).status();
   }

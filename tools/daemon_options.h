@@ -22,7 +22,8 @@ struct DaemonOptions {
   bool foreground = false;
   std::string tables;  // a file, or empty
   std::string log_level = "info";
-  bool over_another = false;  // -o nonempty: mounts even where a mapperfs is mounted
+  std::optional<std::uint64_t> seed;  // of all chance; none: the kernel's
+  bool over_another = false;          // -o nonempty: mounts even where a mapperfs is mounted
   std::uint64_t thin_no_space_timeout_s = 60;                 // 0: never
   std::uint64_t thin_cache_bytes = std::uint64_t{128} << 20;  // of each thin pool's metadata
 };

@@ -109,7 +109,7 @@ Status bring_up(Engine& engine, ControlExecutor& executor, const std::string& pa
 }
 
 Status run(const DaemonOptions& options, Background& background) {
-  const std::unique_ptr<Env> env = make_real_env();
+  const std::unique_ptr<Env> env = make_real_env(options.seed);
   const std::unique_ptr<BackingOpener> backing =
       make_backing_opener(*env, {.mount_point = options.mount_point});
   TargetRegistry registry;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -299,6 +300,21 @@ TEST(BlockingPool, IdleThreadsEndAndComeBack) {
 }
 
 TEST_F(RealEnvTest, SeedsDiffer) { EXPECT_NE(env_->random_seed(), env_->random_seed()); }
+
+TEST(RealEnv, OneSeedGivesTheSameSeedsInTurn) {
+  const auto seeds = [](std::uint64_t seed) {
+    const std::unique_ptr<Env> env = make_real_env(seed);
+    std::vector<std::uint64_t> given;
+    for (int i = 0; i < 100; ++i) {
+      given.push_back(env->random_seed());
+    }
+    return given;
+  };
+  const std::vector<std::uint64_t> first = seeds(0);
+  EXPECT_EQ(seeds(0), first);
+  EXPECT_EQ(std::set<std::uint64_t>(first.begin(), first.end()).size(), first.size());
+  EXPECT_NE(seeds(1).front(), first.front());
+}
 
 }  // namespace
 }  // namespace mapperfs

@@ -20,11 +20,17 @@ mounts() { grep -c " $MNT fuse.mapperfs " /proc/mounts || :; }
 # --- words ---
 refuses "no mount point was given"
 refuses "no mount point was given" -f
+refuses "3 names were given, a NAME and a MOUNT_POINT at most" a b "$MNT"
+refuses "the NAME before the MOUNT_POINT is empty" "" "$MNT"
+refuses "--max-write" "$MNT" --max-write
+refuses "--frobnicate" --frobnicate "$MNT"
 refuses "unknown mount option: bogus=1" -o bogus=1 "$MNT"
 refuses "unknown mount option: bogus,dull=2" -o bogus,dull=2 -f "$MNT"
 refuses 'log level "foo" is none of debug, info, warn, error, off' --log-level foo "$MNT"
 refuses 'log level "foo" is none of debug, info, warn, error, off' -o log_level=foo "$MNT"
 refuses 'max_write "128K" is not between 132K and 1024K' --max-write 128K "$MNT"
+refuses 'seed "0x7" is not a number between 0 and 18446744073709551615' -o seed=0x7 "$MNT"
+refuses 'seed "" is not a number' -o seed= "$MNT"
 refuses 'max_write "2M" is not between 132K and 1024K' -o max_write=2M "$MNT"
 
 # --- tables: the sentence once, from the foreground and the background ---
@@ -36,6 +42,32 @@ same "mounts after refusals" 0 "$(mounts)"
 # --- the smallest max_write is good for a transaction of 128 KiB ---
 start --max-write 132K
 same "max_write" "max_write: 131072" "$(timeout 5 grep max_write "$MNT/sys/version")"
+
+stop
+
+# --- a NAME is a name, whatever is in it ---
+timeout 20 "$MAPPERFS" 'lab,ro,a\b' "$MNT" -o "transport=$MAPPERFS_TRANSPORT" || fail "a NAME with commas"
+same "a NAME with commas" 'lab,ro,a\134b' "$(awk -v at="$MNT" '$2 == at { print $1 }' /proc/mounts)"
+printf 'disk: 0 8 zero\n' >"$MNT/control" || fail "a NAME became an option"
+timeout 10 fusermount3 -u "$MNT"
+
+# --- one seed, the same mistakes; another, others ---
+truncate -s 64K "$WORK/good"
+mistakes() {
+  start -o "$1"
+  control "ram: 0 128 ram" "bad: 0 128 flakey ram 0 0 60 2 random_write_corrupt 300000000" \
+    "worse: 0 128 flakey ram 0 0 60 2 random_write_corrupt 300000000"
+  for device in bad worse; do
+    timeout 10 dd if="$WORK/good" of="$MNT/$device" bs=512 oflag=direct status=none
+    timeout 10 sha256sum <"$MNT/ram"
+  done
+  stop
+}
+first=$(mistakes seed=7)
+same "two tables of one run" 2 "$(sort -u <<<"$first" | wc -l)"
+same "the same seed" "$first" "$(mistakes seed=7)"
+[ "$first" != "$(mistakes seed=8)" ] || fail "another seed makes the same mistakes"
+start
 
 # --- a mapperfs over a mapperfs would hide the devices of the first ---
 refuses "mount point $MNT: a mapperfs is mounted there already" "$MNT"
