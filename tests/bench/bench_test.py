@@ -16,6 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 import contenders as c  # noqa: E402
+import engine_alone  # noqa: E402
 import plan as p  # noqa: E402
 import report  # noqa: E402
 
@@ -104,6 +105,10 @@ class Proof(unittest.TestCase):
                 device.put_back()
                 self.assertEqual(os.stat(node.name).st_mode & 0o777, mode)
 
+    def test_threads_are_known_by_their_names(self):
+        with open("/proc/self/comm") as comm:
+            self.assertIn(comm.read().strip(), c.thread_names(os.getpid()))
+
     def test_cpu_time_survives_odd_names(self):
         fields = " ".join(["S"] + ["1"] * 10 + ["300", "200"] + ["0"] * 20)
         self.assertEqual(c.cpu_of(f"7 (a ) b) {fields}"), 500 / c.TICKS)
@@ -130,9 +135,17 @@ class Plan(unittest.TestCase):
             plan = p.choose(p.line_up("/b", "/shm", "/disk", 1 << 31, transports))
             for label, job, a, b, least in p.goals(transports):
                 names = [racer.name for racer in plan[job]]
-                self.assertIn(a, names, label)
-                self.assertIn(b, names, label)
+                for name in [a, b] if isinstance(a, str) else [*a, b]:
+                    self.assertIn(name, names, label)
                 self.assertGreater(least, 0)
+
+    def test_every_device_is_served_by_every_transport_that_can(self):
+        at = {entry.name: entry.jobs for entry in self.entries}
+        for device in (*p.ENGINE_CASES, "loop on disk"):
+            for transport in ("dev", "uring"):
+                self.assertGreaterEqual(len(at[f"mapperfs {device}, {transport}"]), 3, device)
+        for device in ("ram", "loop on tmpfs", "loop on disk"):  # the kernel takes whole files only
+            self.assertIn(f"mapperfs {device}, passthrough", at)
 
     def test_tables_cover_whole_sectors_and_end_inside_their_files(self):
         for entry in self.entries:
@@ -151,7 +164,18 @@ class Plan(unittest.TestCase):
     def test_quick_is_under_two_minutes_by_plan(self):
         args = run.options(["--quick"])
         plan = p.choose(self.entries, quick=True)
-        self.assertLess(p.expected_seconds(plan, args.rounds, args.seconds), 110)
+        self.assertLess(p.expected_seconds(plan, args.rounds, args.seconds, args.size), 110)
+
+    def test_five_rounds_are_three_quarters_of_an_hour_by_plan(self):
+        self.assertLess(p.expected_seconds(p.choose(self.entries), 5, 1, 2 << 30), 45 * 60)
+
+    def test_of_a_part_only_what_was_measured_is_said(self):
+        plan = p.choose(self.entries, ["2x16"], ["qemu", "delay 0, dev"])
+        (label, job, cases, against, _), *more = run.goals_of(plan, ["dev", "uring"], False, True)
+        self.assertEqual((job, against, more), ("randrw 4K 2x16", p.QSD, []))
+        self.assertIn("mapperfs delay 0, dev", cases)
+        whole = run.goals_of(p.choose(self.entries), ["dev", "uring"], True, False)
+        self.assertEqual(whole, p.goals(["dev", "uring"]) + engine_alone.goals())
 
     def test_fio_is_never_told_parts_of_seconds(self):
         for word in run.fio_argv("/x", "randrw 4K sync", 1 << 20, 0.7):
@@ -173,6 +197,29 @@ class Report(unittest.TestCase):
         self.assertIn("missed", lines[2])
         self.assertIn("rounds differ widely", lines[1])
         self.assertIn("not measured", lines[3])
+
+    def test_of_several_the_least_is_shown_by_name(self):
+        results = report.Results()
+        for nr in (1, 2):
+            for name, iops in (("a", 600), ("b", 450), ("c", 500), ("against", 100)):
+                results.add("job", name, nr, sample(iops))
+        goals = [("least of all, {least}", "job", ("a", "b", "never run"), "against", 4.0),
+                 ("none, {least}", "job", ("never run",), "against", 4.0)]
+        lines = results.goals(goals).splitlines()
+        self.assertRegex(lines[1], r"^least of all, b +4\.00 +4\.50 ")
+        self.assertRegex(lines[2], r"^none, never run .* not measured")
+        self.assertEqual(json.loads(results.json(goals, "a machine"))["goals"][0]["label"], "least of all, b")
+
+    def test_a_figure_is_held_against_what_is_wanted_of_it(self):
+        results = report.Results()
+        for nr, iops in enumerate((9e6, 12e6, 9.5e6)):
+            results.add("engine", "linear", nr, sample(iops))
+        text = results.goals([("fast", "engine", "linear", report.MILLIONS, 10.0),
+                              ("slow", "engine", "linear", report.MILLIONS, 9.0),
+                              ("none", "engine", "x", report.MILLIONS, 9.0)]).splitlines()
+        self.assertRegex(text[1], r"^fast +10\.00 +9\.50 .*missed")
+        self.assertNotIn("missed", text[2])
+        self.assertIn("not measured", text[3])
 
     def test_figures_are_medians(self):
         results = report.Results()
@@ -202,6 +249,24 @@ class Report(unittest.TestCase):
                 report.sample_of_fio(json.dumps({"jobs": [jobs]}), cpu, 1.0)
 
 
+class EngineAlone(unittest.TestCase):
+    @staticmethod
+    def text(allocations=0, names=tuple(engine_alone.WANTED)):
+        return json.dumps({"cases": [dict(name=name, ns_per_bio=100, bios_per_s=1e7, allocations_per_bio=allocations)
+                                     for name in names]})
+
+    def test_its_cases_become_samples(self):
+        samples = engine_alone.samples_of(self.text())
+        self.assertEqual(set(samples), set(engine_alone.WANTED))
+        for one in samples.values():
+            self.assertEqual((one["iops"], one["server_us"], one["cpu_us"]), (1e7, 0.1, 0.1))
+
+    def test_what_allocates_or_is_not_there_is_no_figure(self):
+        for text in (self.text(allocations=1e-4), self.text(names=("linear over an instant device",))):
+            with self.assertRaises(ValueError):
+                engine_alone.samples_of(text)
+
+
 class Measure(unittest.TestCase):
     def setUp(self):
         self.work = tempfile.TemporaryDirectory()
@@ -227,6 +292,20 @@ class Measure(unittest.TestCase):
             self.assertEqual(len(self.results.samples[("j", "good")]), 2)
         self.assertEqual(len(self.results.notes), 2)
         self.assertIn("is not what it says", self.results.notes[1])
+
+    def test_the_engine_alone_is_measured_each_round_until_it_fails(self):
+        calls = []
+
+        def engine():
+            calls.append(1)
+            if len(calls) == 3:
+                raise ValueError("allocates")
+            return {"linear": sample(1)}
+
+        run.measure({}, 4, self.work.name, None, self.results, self.said.append, engine)
+        self.assertEqual(len(calls), 3)
+        self.assertEqual(set(self.results.samples[(engine_alone.JOB, "linear")]), {1, 2})
+        self.assertEqual(self.results.notes, [f"{engine_alone.JOB}: allocates"])
 
     def test_ctrl_c_ends_what_runs_and_keeps_what_was_measured(self):
         a, b = Fake("a"), Fake("b")

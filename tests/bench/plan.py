@@ -18,14 +18,17 @@ JOBS = {
 }
 EVERY_JOB = tuple(JOBS)
 DISK_JOBS = ("randrw 4K 8x12", "randrw 4K 1x16", "rw 128K 1x8")
-STACK_JOBS = ("randrw 4K 8x12", "randrw 4K 2x16", "randrw 4K sync")
+STACK_JOBS = ("randrw 4K 8x12", "randrw 4K 2x16", "randrw 4K 1x16", "randrw 4K sync", "rw 1M 1x4")
+# One linear is there for eight to be compared with.
+ONE_JOBS = ("randrw 4K 8x12", "randrw 4K 2x16", "randrw 4K sync")
+QSD_JOBS = ("randrw 4K 8x12", "randrw 4K 2x16", "randrw 4K 1x16", "randrw 4K sync")
 SLOW_JOBS = ("randrw 4K 2x16",)
 USER_JOBS = ("randrw 4K 2x16", "randrw 4K sync")
 QUICK_JOBS = ("randrw 4K 99x12", "randrw 4K 2x16", "randrw 4K sync")
 # What --quick leaves out, each the second of its kind.
 NOT_QUICK = ("--direct-io", "striped", "offset", "delay")
-# What a run costs beside its measured time: start, filling, fio's threads, the end.
-OVERHEAD_SECONDS = 1.2
+# What a run costs beside its measured time: start, fio's threads, the end; and for each GiB that is filled first.
+OVERHEAD_SECONDS, FILL_SECONDS = 1.2, 0.8
 
 # Requests that a core's ring has places for, and asynchronous ones that the kernel may have under way: what mapperfs
 # takes by itself on a machine like this one, given to the yardstick as well.
@@ -37,6 +40,9 @@ USER = 65534
 TMPFS, LOOP = "tmpfs file", "kernel loop on tmpfs"
 DISK = "disk file"
 RAM_PASS, LOOP_PASS = "mapperfs ram, passthrough", "mapperfs loop on tmpfs, passthrough"
+DISK_PASS = "mapperfs loop on disk, passthrough"
+# Every case that the engine serves and that lies in memory, as qemu-storage-daemon's file does.
+ENGINE_CASES = ("ram", "loop on tmpfs", "linear at an offset", "striped 2", "8 linears", "delay 0")
 QSD = "qemu-storage-daemon"
 USER_RAM = "mapperfs ram, dev, without privileges"
 
@@ -63,9 +69,23 @@ def line_up(build, shm, disk, size, transports):
         depth = RING_DEPTH if transport == "uring" else None
         return Entry(c.Mapperfs(f"mapperfs {what}, {transport}", build, transport, table, fill=fill, depth=depth), jobs)
 
-    def passthrough(name, table, fill):
+    def passthrough(name, table, fill, jobs=EVERY_JOB):
         return Entry(c.Mapperfs(name, build, "auto", "create --passthrough disk\n" + table, fill=fill,
-                                passthrough=True))
+                                passthrough=True), jobs)
+
+    def stacks(transport):
+        """What is made of rams and linears."""
+        half = size // 2 >> 9
+        low = f"l0: 0 {sectors} ram\n"
+        under = low + "".join(f"l{i}: 0 {sectors} linear l{i - 1} 0\n" for i in range(1, 8))
+        return [
+            mapperfs("1 linear", transport, low + f"disk: 0 {sectors} linear l0 0\n", ONE_JOBS),
+            mapperfs("8 linears", transport, under + f"disk: 0 {sectors} linear l7 0\n", STACK_JOBS),
+            mapperfs("linear at an offset", transport, low + f"disk: 0 {sectors - 8} linear l0 8\n", STACK_JOBS),
+            mapperfs("striped 2", transport, f"a: 0 {half} ram\nb: 0 {half} ram\n"
+                     f"disk: 0 {2 * half} striped 2 128 a 0 b 0\n", STACK_JOBS),
+            mapperfs("delay 0", transport, low + f"disk: 0 {sectors} delay l0 0 0\n", STACK_JOBS),
+        ]
 
     entries = [
         Entry(c.File(TMPFS, mem)),
@@ -80,27 +100,19 @@ def line_up(build, shm, disk, size, transports):
             Entry(c.Yardstick(f"yardstick, {transport}", yardstick, size, BACKGROUND[transport], options)),
             mapperfs("ram", transport, ram),
             mapperfs("loop on tmpfs", transport, f"disk: 0 {sectors - 8} loop {mem} 8\n", fill=False),
+            *stacks(transport),
         ]
-    entries.append(Entry(c.UserMapperfs(USER_RAM, build, "dev", ram, USER), USER_JOBS))
-    fast = transports[-1]
-    half = size // 2 >> 9
-    under = "".join([f"l0: 0 {sectors} ram\n"] + [f"l{i}: 0 {sectors} linear l{i - 1} 0\n" for i in range(1, 8)])
     entries += [
-        mapperfs("1 linear", fast, f"l0: 0 {sectors} ram\ndisk: 0 {sectors} linear l0 0\n", STACK_JOBS),
-        mapperfs("8 linears", fast, under + f"disk: 0 {sectors} linear l7 0\n", STACK_JOBS),
-        mapperfs("linear at an offset", fast, f"low: 0 {sectors} ram\ndisk: 0 {sectors - 8} linear low 8\n",
-                 STACK_JOBS),
-        mapperfs("striped 2", fast,
-                 f"a: 0 {half} ram\nb: 0 {half} ram\ndisk: 0 {2 * half} striped 2 128 a 0 b 0\n", STACK_JOBS),
-        mapperfs("delay 0", fast, f"l0: 0 {sectors} ram\ndisk: 0 {sectors} delay l0 0 0\n", STACK_JOBS),
+        Entry(c.UserMapperfs(USER_RAM, build, "dev", ram, USER), USER_JOBS),
         Entry(c.File(DISK, on_disk), DISK_JOBS),
         Entry(c.KernelLoop("kernel loop on disk", on_disk), DISK_JOBS),
         Entry(c.KernelLoop("kernel loop on disk, --direct-io", on_disk, True), DISK_JOBS),
+        passthrough(DISK_PASS, f"disk: 0 {sectors} loop {on_disk} 0\n", False, DISK_JOBS),
     ]
     for transport in transports:
         entries.append(mapperfs("loop on disk", transport, f"disk: 0 {sectors - 8} loop {on_disk} 8\n", DISK_JOBS,
                                 fill=False))
-    return entries + [Entry(c.QemuStorageDaemon(QSD, mem), SLOW_JOBS), Entry(c.Nbdfuse("nbdfuse+nbdkit", mem), SLOW_JOBS)]
+    return entries + [Entry(c.QemuStorageDaemon(QSD, mem), QSD_JOBS), Entry(c.Nbdfuse("nbdfuse+nbdkit", mem), SLOW_JOBS)]
 
 
 def choose(entries, jobs=(), only=(), quick=False):
@@ -117,13 +129,15 @@ def choose(entries, jobs=(), only=(), quick=False):
     return plan
 
 
-def expected_seconds(plan, rounds, seconds):
-    """About what a plan takes."""
-    return rounds * sum(len(racers) for racers in plan.values()) * (seconds + OVERHEAD_SECONDS)
+def expected_seconds(plan, rounds, seconds, size):
+    """About what a plan takes; `size`: of each device."""
+    racers = [racer for at in plan.values() for racer in at]
+    filled = sum(1 for racer in racers if racer.fill)
+    return rounds * (len(racers) * (seconds + OVERHEAD_SECONDS) + filled * FILL_SECONDS * size / (1 << 30))
 
 
 def goals(transports):
-    """(label, job, contender, against, at least): see docs/performance.md."""
+    """(label, job, contender or several, against, at least): see report.Results.goals and docs/performance.md."""
     found = []
 
     def want(job, a, b, least):
@@ -142,7 +156,9 @@ def goals(transports):
     for job in ("randrw 4K 1x16", "randrw 4K 8x12"):
         for transport in transports:
             want(job, f"mapperfs loop on disk, {transport}", DISK, 0.9)
-    for transport in transports:
-        want("randrw 4K 2x16", f"mapperfs loop on tmpfs, {transport}", QSD, 4.0)
+    for job in QSD_JOBS:
+        for transport in transports:
+            cases = tuple(f"mapperfs {case}, {transport}" for case in ENGINE_CASES)
+            found.append((f"{job}: least of all, {{least}} / {QSD}", job, cases, QSD, 4.0))
     want("randrw 4K 2x16", USER_RAM, LOOP, 0.8)
     return found
