@@ -30,7 +30,7 @@ namespace {
 constexpr int kWakeSignal = SIGUSR2;
 constexpr std::chrono::milliseconds kWakeAgain{20};
 // Requests between two looks at libaio: what they submit goes to the kernel together.
-constexpr int kBatch = 8;
+constexpr int kInATurn = 8;
 // So many found waiting at once are a backlog.
 constexpr int kBacklog = 3;
 // A lead that finds nothing waiting tries again after 1, 3, 7, at most this many requests.
@@ -233,7 +233,7 @@ int DevReaders::Reader::read_waiting(Got& got, int& error) {
   do {
     got = receive(polled_, error);
     count += got == Got::kRequest ? 1 : 0;
-  } while (got == Got::kRequest && count < kBatch);
+  } while (got == Got::kRequest && count < kInATurn);
   aio_.unplug();
   aio_.reap();
   return count;
