@@ -162,6 +162,14 @@ Status find_mount_point(const std::string& path, bool over_another, std::string&
   return {};
 }
 
+// CLI11 would have as the usage that there is one place or more.
+class Help final : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return "Usage: mapperfs [OPTIONS] [NAME] MOUNT_POINT\n";
+  }
+};
+
 // What CLI11 ends with: what was asked for, or a sentence about what was not understood.
 int end_of_parsing(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) {
@@ -234,6 +242,9 @@ Status take_mount_option(const std::string& option, DaemonOptions& options) {
     options.over_another = true;
   } else if (key == "fsname") {
     options.fs_name = value;
+    if (value.empty()) {
+      return {EINVAL, "fsname is empty"};
+    }
   } else if (key != "subtype") {
     options.fuse_options.push_back(option);
   }
@@ -249,6 +260,7 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
       "The Linux device mapper as a file system: every mapped device is a file of the mount, "
       "and the file `control` takes device-mapper tables.",
       "mapperfs"};
+  app.formatter(std::make_shared<Help>());
   app.add_option("place", places,
                  "[NAME] MOUNT_POINT; NAME stands in the mount table's first column")
       ->expected(1, 1 << 20)  // too many are refused in our words
@@ -260,16 +272,18 @@ std::optional<DaemonOptions> parse_daemon_options(int argc, char** argv, int& ex
          "mount options, separated by commas: transport=auto|dev|uring, max_write=BYTES, "
          "io_uring_q_depth=N, cache, passthrough, tables=FILE, log_level=LEVEL, thin_cache=SIZE, "
          "thin_no_space_timeout=SECONDS, seed=N, nonempty, and those of mount(8) and libfuse "
-         "(allow_other, "
-         "allow_root, ro, ...)")
+         "(allow_other, allow_root, ro, ...)")
       ->option_text("LIST");
   app.add_option("--tables", options.tables,
-                 "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave");
-  app.add_option("--transport", options.transport, "auto, dev or uring");
+                 "bring these devices up before mounting: what `cat MOUNT_POINT/control` gave")
+      ->option_text("FILE");
+  app.add_option("--transport", options.transport, "auto, dev or uring")->option_text("NAME");
   app.add_option("--max-write", max_write,
                  "largest request in bytes, 132K to 1M; the largest "
-                 "write to control is 4K less");
-  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off");
+                 "write to control is 4K less")
+      ->option_text("BYTES");
+  app.add_option("--log-level", options.log_level, "debug, info, warn, error or off")
+      ->option_text("LEVEL");
   app.set_version_flag("-V,--version", version_text());
   try {
     app.parse(argc, argv);

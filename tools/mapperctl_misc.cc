@@ -198,7 +198,7 @@ bool verb_passthrough(Session& session, const PassthroughOptions& options) {
   if (!name) return false;
   const Reply reply =
       client->run(fmt::format("passthrough {} {}", escape_word(*name), options.word));
-  return reply.ok() || session.fail(fmt::format("mapperctl: {}", reply.text));
+  return reply.ok() || session.refused(reply);
 }
 
 bool verb_served(Session& session, const std::vector<std::string>& names) {
@@ -212,13 +212,14 @@ bool verb_served(Session& session, const std::vector<std::string>& names) {
   }
   if (names.empty()) {
     const auto all = client->list();
-    if (!all.ok()) return session.fail(fmt::format("mapperctl: {}", all.reply.text));
+    if (!all.ok()) return session.refused(all.reply);
     for (const Device& device : all.value) devices.push_back(device.name);
   }
   std::vector<std::string> texts;
   for (const std::string& device : devices) {
     const std::string file = fmt::format("sys/{}/served", device);
     const Reply reply = client->transport().read_file(file);
+    if (reply.err == ENOENT) return session.fail("Device does not exist.");
     if (!reply.ok()) {
       return session.fail(
           fmt::format("{}: {}", client->transport().path_of(file), std::strerror(reply.err)));

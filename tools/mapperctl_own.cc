@@ -1,5 +1,7 @@
 #include "tools/mapperctl_own.h"
 
+#include <fmt/ostream.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
@@ -71,7 +73,10 @@ std::optional<OwnParse> parse_own_command(int argc, char** argv, std::ostream& o
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return OwnParse{std::nullopt, app.exit(error, out, err) == 0 ? 0 : 1};
+    if (error.get_exit_code() == 0) return OwnParse{std::nullopt, app.exit(error, out, err)};
+    fmt::print(err, "mapperctl: {}: {}; mapperctl {} --help tells more\n", word, error.what(),
+               word);
+    return OwnParse{std::nullopt, 1};
   }
   return OwnParse{std::move(command), 0};
 }

@@ -55,10 +55,14 @@ bool Session::fail(std::string_view sentence) {
 bool Session::ioctl_failed(std::string_view verb, const DeviceIdent& ident, const Reply& reply) {
   out().flush();
   fmt::print(err(), "{}\n", ioctl_error(verb, ident, reply.err));
+  if (!quiet_ && !reply.text.empty()) refused(reply);
+  return false;
+}
+
+bool Session::refused(const Reply& reply) {
   std::string_view sentence = reply.text;
   while (!sentence.empty() && sentence.back() == '\n') sentence.remove_suffix(1);
-  if (!quiet_ && !sentence.empty()) fmt::print(err(), "mapperctl: {}\n", sentence);
-  return false;
+  return fail(fmt::format("mapperctl: {}", sentence.empty() ? std::strerror(reply.err) : sentence));
 }
 
 std::optional<std::string_view> Session::strip_directory(std::string_view word) {

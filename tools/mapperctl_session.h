@@ -56,8 +56,9 @@ class Session {
   // The mount, opened on first use. Null: there is none to talk to, and that was said.
   Client* client();
 
-  // Both print and return false, for `return session.fail(...)`.
+  // All print and return false, for `return session.fail(...)`.
   bool fail(std::string_view sentence);
+  bool refused(const Reply& reply);  // what the daemon said, or what its errno means
   bool ioctl_failed(std::string_view verb, const DeviceIdent& ident, const Reply& reply);
 
   // The run fails without the last line "Command failed.", as it does when a report cannot be made.

@@ -42,7 +42,8 @@ int become_thin_tool(int argc, char** argv, std::ostream& err) {
     ::execv((self.parent_path() / kProgram).c_str(), words.data());
   }
   ::execvp(kProgram, words.data());
-  fmt::print(err, "mapperctl: cannot run {}: {}\n", kProgram, std::strerror(errno));
+  fmt::print(err, "mapperctl: cannot run {}, neither beside mapperctl nor from PATH: {}\n",
+             kProgram, std::strerror(errno));
   return 1;
 }
 

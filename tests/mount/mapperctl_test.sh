@@ -13,6 +13,22 @@ said=$(ctl --mount "$WORK/plain" create x --table '0 8 zero' 2>&1) && fail "took
 [[ $said == *"$WORK/plain is no mapperfs mount: a plain file"* ]] || fail "a plain folder: '$said'"
 same "the plain file after it" "" "$(cat "$WORK/plain/control")"
 
+# --- what is refused is refused in one sentence, and no line is empty ---
+refuses() {
+  local words=$1 said
+  shift
+  said=$(ctl "$@" 2>&1) && fail "took: $*"
+  [[ $said == *"$words"* ]] || fail "$*: '$said' does not say '$words'"
+  ! grep -q '^$' <<<"$said" || fail "$*: an empty line in '$said'"
+}
+start
+refuses 'there is no mapped device "nobody"' passthrough nobody on
+refuses 'passthrough: on|off: maybe not in {on,off}; mapperctl passthrough --help' passthrough nobody maybe
+refuses "attach: " attach
+refuses "Device does not exist." served nobody
+refuses "Device does not exist." attach nobody
+stop
+
 # --- relative paths are the caller's; the daemon's folder is another ---
 start
 mkdir -p "$WORK/here/f" "$WORK/elsewhere"

@@ -22,7 +22,9 @@ refuses "no mount point was given"
 refuses "no mount point was given" -f
 refuses "3 names were given, a NAME and a MOUNT_POINT at most" a b "$MNT"
 refuses "the NAME before the MOUNT_POINT is empty" "" "$MNT"
+refuses "fsname is empty" -o fsname= "$MNT"
 refuses "--max-write" "$MNT" --max-write
+same "the usage" "Usage: mapperfs [OPTIONS] [NAME] MOUNT_POINT" "$("$MAPPERFS" --help | grep Usage)"
 refuses "--frobnicate" --frobnicate "$MNT"
 refuses "unknown mount option: bogus=1" -o bogus=1 "$MNT"
 refuses "unknown mount option: bogus,dull=2" -o bogus,dull=2 -f "$MNT"
