@@ -115,6 +115,11 @@ class Dumper {
     }
     Status written;
     std::uint64_t done = 0;
+    const auto show = [&] {
+      if (options_.progress) {
+        options_.progress(fmt::format("device {}", details.id), done, details.mapped_blocks);
+      }
+    };
     Status read = (*device)->for_each_run(0, kThinMaxVirtualBlocks, [&](const ThinRun& run) {
       if (human()) {
         put_human(run);
@@ -124,12 +129,11 @@ class Dumper {
       done += run.length;
       if (buffer_.size() >= kBufferBytes) {
         written = flush();
-        if (options_.progress) {
-          options_.progress(fmt::format("device {}", details.id), done, details.mapped_blocks);
-        }
+        show();
       }
       return written.ok();
     });
+    show();
     return read.ok() ? written : read;
   }
 

@@ -36,24 +36,31 @@ Status each_run(ThinMetadata& pool, ThinView view, std::string_view stage,
   if (!devices.ok()) {
     return devices.status();
   }
-  for (std::size_t i = 0; i < devices->size(); ++i) {
+  std::uint64_t total = 0;
+  for (const ThinDeviceDetails& details : *devices) {
+    total += details.mapped_blocks;
+  }
+  std::uint64_t done = 0;
+  const auto show = [&] {
     if (progress) {
-      progress(stage, i, devices->size());
+      progress(stage, done, total);
     }
-    auto device = open_in(pool, view, (*devices)[i].id);
+  };
+  show();
+  for (const ThinDeviceDetails& details : *devices) {
+    auto device = open_in(pool, view, details.id);
     if (!device.ok()) {
       return device.status();
     }
     Status s = (*device)->for_each_run(0, kThinMaxVirtualBlocks, [&](const ThinRun& run) {
-      fn((*devices)[i], run);
+      fn(details, run);
+      done += run.length;
+      show();
       return true;
     });
     if (!s.ok()) {
       return s;
     }
-  }
-  if (progress) {
-    progress(stage, devices->size(), devices->size());
   }
   return {};
 }
@@ -167,7 +174,8 @@ Result<std::vector<ThinUsage>> list_thin_usage(ThinMetadata& pool, ThinView view
 
 Status compare_thin_devices(ThinMetadata& pool, ThinView view, std::uint32_t left,
                             std::uint32_t right,
-                            const std::function<bool(const ThinDifference&)>& fn) {
+                            const std::function<bool(const ThinDifference&)>& fn,
+                            const ThinProgress& progress) {
   auto left_device = open_in(pool, view, left);
   auto right_device = open_in(pool, view, right);
   if (!left_device.ok() || !right_device.ok()) {
@@ -175,7 +183,12 @@ Status compare_thin_devices(ThinMetadata& pool, ThinView view, std::uint32_t lef
   }
   RunCursor left_runs(**left_device);
   RunCursor right_runs(**right_device);
+  const std::uint64_t total = (*left_device)->mapped_blocks() + (*right_device)->mapped_blocks();
+  std::uint64_t done = 0;
   while (true) {
+    if (progress) {
+      progress("comparing", done, total);
+    }
     const ThinRun* l = left_runs.peek();
     const ThinRun* r = right_runs.peek();
     if (!left_runs.status().ok() || !right_runs.status().ok()) {
@@ -187,9 +200,11 @@ Status compare_thin_devices(ThinMetadata& pool, ThinView view, std::uint32_t lef
     const ThinDifference difference = next_difference(l, r);
     if (difference.kind != ThinDifference::Kind::kRightOnly) {
       left_runs.skip(difference.length);
+      done += difference.length;
     }
     if (difference.kind != ThinDifference::Kind::kLeftOnly) {
       right_runs.skip(difference.length);
+      done += difference.length;
     }
     if (!fn(difference)) {
       return {};

@@ -43,7 +43,8 @@ struct ThinDifference {
 // ENODATA: no such device.
 Status compare_thin_devices(ThinMetadata& pool, ThinView view, std::uint32_t left,
                             std::uint32_t right,
-                            const std::function<bool(const ThinDifference&)>& fn);
+                            const std::function<bool(const ThinDifference&)>& fn,
+                            const ThinProgress& progress);
 
 // Data blocks [data_begin, data_begin + length) are blocks [virtual_begin, ...) of a device.
 struct ThinReverseRun {

@@ -183,10 +183,11 @@ class Restore {
       return s.with_context(fmt::format("line {}", tag.line));
     }
     const auto add = [&](const ThinRun& run) {
+      Status added = restorer_->add(run);
       if (options_.progress) {
         options_.progress(fmt::format("device {}", details.id), restorer_->mapped(), mapped);
       }
-      return restorer_->add(run);
+      return added;
     };
     const Sink sink{add, [&add](const Definition& use) { return expand(use, add); }};
     Status s = tag.closes ? Status() : mappings("device", sink);

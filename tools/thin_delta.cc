@@ -121,11 +121,13 @@ int run_delta(const ThinRunContext& run) {
              state->time, state->transaction_id, (*pool)->data_block_size(),
              (*pool)->status().total_data_blocks, *args.left, *args.right);
   DeltaPrinter printer(out, args.verbose);
-  const mapperfs::Status status = compare_thin_devices(**pool, run.view(), *args.left, *args.right,
-                                                       [&](const ThinDifference& found) {
-                                                         printer.add(found);
-                                                         return static_cast<bool>(out);
-                                                       });
+  const mapperfs::Status status = compare_thin_devices(
+      **pool, run.view(), *args.left, *args.right,
+      [&](const ThinDifference& found) {
+        printer.add(found);
+        return static_cast<bool>(out);
+      },
+      run.progress());
   if (!status.ok()) {
     return run.fail(status);
   }

@@ -339,7 +339,7 @@ std::string delta_text(ThinMetadata& pool) {
   std::string text =
       "<superblock uuid=\"\" time=\"1\" transaction=\"3\" data_block_size=\"128\" "
       "nr_data_blocks=\"64\">\n  <diff left=\"0\" right=\"1\">\n";
-  const Status s = compare_thin_devices(pool, ThinView::kPool, 0, 1, [&](const ThinDifference& d) {
+  const auto add = [&text](const ThinDifference& d) {
     const char* name = d.kind == Kind::kSame        ? "same"
                        : d.kind == Kind::kLeftOnly  ? "left_only"
                        : d.kind == Kind::kRightOnly ? "right_only"
@@ -348,8 +348,20 @@ std::string delta_text(ThinMetadata& pool) {
     line << "    <" << name << " begin=\"" << d.begin << "\" length=\"" << d.length << "\"/>\n";
     text += line.str();
     return true;
-  });
+  };
+  std::uint64_t told = 0;
+  std::uint64_t all = 0;
+  const Status s =
+      compare_thin_devices(pool, ThinView::kPool, 0, 1, add,
+                           [&](std::string_view stage, std::uint64_t done, std::uint64_t total) {
+                             EXPECT_EQ(stage, "comparing");
+                             EXPECT_TRUE(done >= told && done <= total);
+                             told = done;
+                             all = total;
+                           });
   EXPECT_TRUE(s.ok());
+  EXPECT_EQ(told, all);
+  EXPECT_EQ(all, must_open(pool, 0)->mapped_blocks() + must_open(pool, 1)->mapped_blocks());
   return text + "  </diff>\n</superblock>\n";
 }
 
@@ -358,9 +370,8 @@ TEST(ThinQuery, ComparesAsThinDeltaDoes) {
   ASSERT_TRUE(place.restore(data_file("kernel_pool.xml")).ok());
   auto pool = place.open();
   EXPECT_EQ(delta_text(*pool), data_file("kernel_pool_delta.xml"));
-  EXPECT_EQ(
-      compare_thin_devices(*pool, ThinView::kPool, 0, 99, [](const auto&) { return true; }).error(),
-      ENODATA);
+  const auto ignore = [](const ThinDifference&) { return true; };
+  EXPECT_EQ(compare_thin_devices(*pool, ThinView::kPool, 0, 99, ignore, {}).error(), ENODATA);
 }
 
 TEST(ThinQuery, CountsWhatIsExclusiveAsThinLsDoes) {

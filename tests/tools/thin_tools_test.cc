@@ -298,6 +298,33 @@ TEST_F(ThinTools, TrimPunchesWhatIsFree) {
   EXPECT_EQ(run({"thin-trim", "--metadata-dev", dir, "--data-dev", data}).status, 1);
 }
 
+// On stderr, and from the beginning to the end.
+TEST_F(ThinTools, AllThatMayTakeLongTellHowFarTheyAre) {
+  const std::string dir = restored("meta");
+  std::ofstream(path("data")).close();
+  std::filesystem::resize_file(path("data"), std::uintmax_t{1000} * 65536);
+  const std::vector<std::vector<std::string>> all = {
+      {"thin-check", dir},
+      {"thin-dump", dir},
+      {"thin-restore", "-i", path("a.xml"), "-o", path("again")},
+      {"thin-ls", "-o", "DEV,EXCLUSIVE_BLOCKS", dir},
+      {"thin-delta", "--snap1", "1", "--snap2", "2", dir},
+      {"thin-rmap", "--region", "0..1000", dir},
+      {"thin-trim", "--metadata-dev", dir, "--data-dev", path("data")},
+  };
+  for (const std::vector<std::string>& words : all) {
+    std::vector<std::string> asked = words;
+    asked.insert(asked.begin() + 1, "--progress");
+    const Answer told = run(asked);
+    EXPECT_EQ(told.status, 0) << told.err;
+    EXPECT_NE(told.err.find("100 %\n"), std::string::npos) << words[0] << ": " << told.err;
+    EXPECT_EQ(told.out.find(" %"), std::string::npos) << words[0];
+    if (words[0] != "thin-restore") {
+      EXPECT_EQ(run(words).err.find(" %"), std::string::npos) << words[0] << ": nobody asked";
+    }
+  }
+}
+
 TEST_F(ThinTools, WhatIsWrongIsSaid) {
   const std::string dir = restored("meta");
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
