@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <string>
 
+#include "metadata/store.h"
+#include "metadata/thin_format.h"
 #include "tests/metadata/pool_fixture.h"
 
 namespace mapperfs::testing {
@@ -75,6 +78,29 @@ TEST(ThinMetadata, SaysThatADamagedDatabaseIsDamaged) {
   const Status s = pool.open();
   EXPECT_FALSE(s.ok());
   EXPECT_FALSE(s.message().empty());
+}
+
+TEST(ThinMetadata, RefusesAnotherVersionAndLeavesItAlone) {
+  Pool pool;
+  pool.close();
+  StoreOptions options;
+  options.env = pool.env();
+  std::string superblock;
+  {
+    auto store = open_rocks_store(Pool::kDir, options);
+    ASSERT_TRUE(store.ok()) << store.status().message();
+    superblock = **(*store)->get(thin::kSuperblockKey);
+    superblock[0] = 2;
+    auto batch = (*store)->new_batch();
+    batch->put(thin::kSuperblockKey, superblock);
+    ASSERT_TRUE((*store)->write(*batch).ok());
+  }
+  const Status refused = pool.open();
+  EXPECT_EQ(refused.error(), EINVAL);
+  EXPECT_NE(refused.message().find("version 2 is unknown"), std::string::npos) << refused.message();
+  auto store = open_rocks_store(Pool::kDir, options);
+  ASSERT_TRUE(store.ok());
+  EXPECT_EQ(**(*store)->get(thin::kSuperblockKey), superblock);
 }
 
 TEST(ThinMetadata, CreatesAndDeletesDevices) {
