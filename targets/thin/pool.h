@@ -250,6 +250,7 @@ class Pool {
   Result<std::uint64_t> allocate(ThinDevice& device);
   void check_low_water();
   void make_space();
+  void run_out_of_space();
 
   // discards.cc
   void run_discards(BioList& bios) noexcept;

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/block_device.h"
 #include "engine/status.h"
@@ -24,6 +26,8 @@ struct PoolTuning {
   // For tests: changes that the database keeps in memory and in one log, and its file system.
   std::size_t memtable_bytes = ThinMetadataOptions{}.memtable_bytes;
   rocksdb::Env* env = nullptr;
+  // As ThinMetadataOptions::at_place, for steps of the pool's own.
+  std::function<void(std::string_view place)> at_place;
 };
 PoolTuning pool_tuning();
 void set_pool_tuning(const PoolTuning& tuning);

@@ -140,7 +140,7 @@ bool Pool::no_block(const Status& status, ThinIo& io) {
     ++io.tries;
     make_space();
   } else {
-    change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
+    run_out_of_space();
   }
   return true;
 }
@@ -214,11 +214,19 @@ void Pool::make_space() {
     commit().ignore();
   }
   if (metadata_->free_data_blocks() == 0) {
-    change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
-    // Who freed a block before that had no reason to end the mode.
-    if (metadata_->free_data_blocks() != 0) {
-      change_mode(PoolMode::kOutOfDataSpace, PoolMode::kWrite);
-    }
+    run_out_of_space();
+  }
+}
+
+// Somebody has seen that there is no free block. Who frees one before the mode says so has no
+// reason to end it: then what waits would wait for nobody.
+void Pool::run_out_of_space() {
+  if (tuning_.at_place) {
+    tuning_.at_place("no space: seen");
+  }
+  change_mode(PoolMode::kWrite, PoolMode::kOutOfDataSpace);
+  if (metadata_->free_data_blocks() != 0) {
+    change_mode(PoolMode::kOutOfDataSpace, PoolMode::kWrite);
   }
 }
 

@@ -1,6 +1,7 @@
 // Pools without a free block: at every step of their life, and what ends it.
 #include <cerrno>
 
+#include "targets/thin/pool.h"
 #include "tests/targets/thin_scenario.h"
 
 namespace mapperfs::test {
@@ -276,6 +277,36 @@ TEST_F(ThinNoSpace, WhatHasItsPlaceGoesOn) {
   }
   reload(5);
   expect_ended(bio, BlkStatus::kOk);
+  EXPECT_EQ(harness_.read("thin", 9 * kBlock, 8), fake::pattern(8, 109));
+}
+
+// Another thread frees a block and commits that, right between the look and the mode.
+TEST_F(ThinNoSpace, ABlockThatIsFreedAsTheModeChangesIsFound) {
+  int looks = 0;
+  thinp::PoolTuning tuning;
+  tuning.at_place = [&](std::string_view place) {
+    EXPECT_EQ(place, "no space: seen");
+    if (++looks == 1) {
+      thinp::Pool& pool = *thinp::find_pool(harness_.device("pool"));
+      EXPECT_TRUE((*pool.open_volume(0))->dev->remove(3, 4, nullptr).ok());
+      EXPECT_TRUE(pool.commit().ok());
+      EXPECT_EQ(pool.metadata().free_data_blocks(), 1U);
+    }
+  };
+  thinp::set_pool_tuning(tuning);
+  make_pool(4);
+  make_thin("thin", 0, 64);
+  for (sector_t block = 0; block < 4; ++block) {
+    ASSERT_EQ(harness_.write("thin", block * kBlock, fake::pattern(kBlock, block)), BlkStatus::kOk);
+  }
+  fake::AsyncBio bio(harness_.device("thin"), 9 * kBlock, fake::pattern(8, 109));
+  bio.submit();
+  harness_.env().run();
+  EXPECT_EQ(looks, 1);
+  ASSERT_TRUE(bio.done()) << "it waits beside a free block";
+  EXPECT_EQ(bio.status(), BlkStatus::kOk);
+  EXPECT_EQ(mode(), "rw");
+  EXPECT_EQ(used(), "4/4");
   EXPECT_EQ(harness_.read("thin", 9 * kBlock, 8), fake::pattern(8, 109));
 }
 
