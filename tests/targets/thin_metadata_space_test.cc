@@ -117,6 +117,51 @@ TEST_F(ThinMetadataSpace, ItComesBeforeThePoolIsFull) {
   EXPECT_EQ(raised(), 2U) << "one for the mark, one for the mode";
 }
 
+// Nothing ends that mode by itself; a table loaded anew does, until somebody asks for too much
+// again.
+TEST_F(ThinMetadataSpace, AFullPoolGoesOnWhereThereIsSpaceAgain) {
+  const auto fill = [this] {
+    while (harness_.write("thin", written_ * kStride * kBlock, fake::pattern(8, written_)) ==
+           BlkStatus::kOk) {
+      ++written_;
+      ASSERT_LT(written_, 1000U);
+    }
+    EXPECT_EQ(mode(), "ro");
+    EXPECT_EQ(word(harness_.status("pool"), 10), "-");
+  };
+  const auto reload = [this] {
+    ASSERT_TRUE(harness_.set_table("pool", pool_line(1024)).ok());
+    EXPECT_EQ(mode(), "rw");
+  };
+  fill();
+  const sector_t all = written_;
+  EXPECT_EQ(message_error("delete 0"), EOPNOTSUPP);
+  EXPECT_EQ(harness_.run_op("thin", Op::kDiscard, 0, kBlock), BlkStatus::kOk);
+  EXPECT_EQ(harness_.read("thin", 0, 8), fake::pattern(8, 0)) << "it could not be taken away";
+  ASSERT_TRUE(harness_.device("pool").suspend({}).ok());
+  ASSERT_TRUE(harness_.device("pool").resume({}).ok());
+  EXPECT_EQ(mode(), "ro") << "a plain resume keeps it";
+  reload();
+  fill();
+  EXPECT_EQ(written_, all) << "there was no room";
+  reload();
+  // Without a leaf left, half of them go.
+  ASSERT_EQ(harness_.run_op("thin", Op::kDiscard, 0, all / 2 * kStride * kBlock), BlkStatus::kOk);
+  EXPECT_GT(free_metadata(), 0U);
+  fill();
+  EXPECT_GT(written_, all);
+  for (sector_t i = 0; i < written_; ++i) {
+    EXPECT_EQ(harness_.read("thin", i * kStride * kBlock, 8),
+              i < all / 2 ? filled(8, 0) : fake::pattern(8, i))
+        << i;
+  }
+  remove("thin");
+  remove("pool");
+  const auto report = check_thin_metadata(dir_ / "meta", {});
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_TRUE(report->clean());
+}
+
 }  // namespace
 
 }  // namespace mapperfs::test
