@@ -246,6 +246,22 @@ TEST_F(ThinPoolTarget, WithoutDiscardsBelowThereIsNoPassdown) {
   EXPECT_EQ(harness_.run_op("pool", Op::kDiscard, 0, 8), BlkStatus::kNotSupported);
 }
 
+TEST_F(ThinPoolTarget, DiscardsOfLessThanABlockAreNoPassdownEither) {
+  for (const sector_t most : {kBlock - 8, kBlock}) {
+    QueueLimits limits = fake::MemDev::default_limits();
+    limits.max_discard_sectors = most;
+    harness_.opener().add_mem("small", 16 * kBlock, limits);
+    const std::string line = fmt::format("0 {} thin-pool {} small 128 0", 16 * kBlock,
+                                         dir_ / (most == kBlock ? "meta" : "other"));
+    ASSERT_TRUE(harness_.set_table("pool", line).ok());
+    EXPECT_EQ(word(harness_.status("pool"), 8),
+              most == kBlock ? "discard_passdown" : "no_discard_passdown");
+    remove("pool");
+  }
+  EXPECT_NE(harness_.engine().log().text().find("max discard sectors smaller than a block"),
+            std::string::npos);
+}
+
 TEST_F(ThinPoolTarget, PassesItsOwnIoToTheDataDevice) {
   make_pool(16);
   EXPECT_EQ(harness_.write("pool", 100, fake::pattern(200, 1)), BlkStatus::kOk);

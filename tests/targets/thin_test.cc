@@ -1,4 +1,7 @@
 #include <cerrno>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "tests/targets/thin_support.h"
 
@@ -103,18 +106,48 @@ TEST_F(ThinTarget, ASnapshotKeepsWhatWasThere) {
   EXPECT_EQ(harness_.read("snap", 5, 507), fake::Bytes(first.begin() + 5 * 512, first.end()));
 }
 
+// Each of a chain of snapshots, one of the other, has one more block; whichever goes, the rest keep
+// what they had.
 TEST_F(ThinTarget, AChainOfSnapshotsIsDeletedInAnyOrder) {
-  make_pool(512);
-  make_thin("thin", 0, 8);
-  for (unsigned i = 1; i <= 20; ++i) {
-    ASSERT_EQ(harness_.write("thin", (i % 8) * kBlock, fake::pattern(kBlock, i)), BlkStatus::kOk);
-    snap(i, i - 1 == 0 ? 0 : (i % 2 == 0 ? 0 : i - 1));
+  constexpr unsigned kChain = 12;
+  std::vector<fake::Bytes> contents;
+  for (unsigned i = 0; i < kChain; ++i) {
+    contents.push_back(fake::pattern(kBlock, 100 + i));
   }
-  for (unsigned i = 1; i <= 20; ++i) {
-    EXPECT_EQ(message_error(fmt::format("delete {}", i * 8 % 21)), 0);
+  const fake::Bytes zeroes = filled(kBlock, 0);
+  for (const unsigned step : {1U, 5U, 7U, 11U}) {  // from the first on, to and fro, from the last
+    SCOPED_TRACE(step);
+    make_pool(512);
+    make_thin("0", 0, kChain);
+    for (unsigned i = 0; i < kChain; ++i) {
+      const std::string name = fmt::format("{}", i);
+      ASSERT_EQ(harness_.write(name, i * kBlock, contents[i]), BlkStatus::kOk);
+      if (i + 1 < kChain) {
+        snap(i + 1, i);
+        open_thin(fmt::format("{}", i + 1), i + 1, kChain);
+      }
+    }
+    EXPECT_EQ(used(), fmt::format("{}/512", kChain)) << "all of it is shared";
+    std::set<unsigned> left;
+    for (unsigned i = 0; i < kChain; ++i) {
+      left.insert(i);
+    }
+    for (unsigned i = 0; i < kChain; ++i) {
+      const unsigned id = (i + 1) * step % kChain;
+      remove(fmt::format("{}", id));
+      EXPECT_EQ(message_error(fmt::format("delete {}", id)), 0);
+      left.erase(id);
+      for (const unsigned other : left) {
+        for (unsigned block = 0; block < kChain; ++block) {
+          const fake::Bytes data = harness_.read(fmt::format("{}", other), block * kBlock, kBlock);
+          EXPECT_TRUE(data == (block <= other ? contents[block] : zeroes))
+              << "block " << block << " of " << other << " without " << id;
+        }
+      }
+      harness_.env().run();
+      EXPECT_EQ(used(), fmt::format("{}/512", left.empty() ? 0 : *left.rbegin() + 1));
+    }
   }
-  harness_.env().run();
-  EXPECT_EQ(used(), "8/512");
 }
 
 TEST_F(ThinTarget, AnExternalOriginIsReadUntilItIsWritten) {
@@ -210,6 +243,31 @@ TEST_F(ThinTarget, ShowsHolesAndData) {
   EXPECT_EQ(at(300).sectors, 212U);
   EXPECT_TRUE(at(512).hole);
   EXPECT_EQ(at(512).sectors, 1536U);
+}
+
+// What the origin has is data, its own holes and all past its end are holes.
+TEST_F(ThinTarget, ShowsTheOriginsDataBehindItsHoles) {
+  fake::MemDev& base = harness_.opener().add_mem("base", 300);
+  base.poke(104, fake::pattern(40, 1));
+  make_pool(16);
+  make_thin("thin", 0, 16, "base");
+  ASSERT_EQ(harness_.write("thin", 4 * kBlock, fake::pattern(kBlock, 2)), BlkStatus::kOk);
+  std::vector<sector_t> borders;
+  bool hole = true;
+  for (sector_t at = 0; at < 2048;) {
+    const Extent extent = harness_.device("thin").extent(at, 2048 - at);
+    if (at == 0 || extent.hole != hole) {
+      borders.push_back(at);
+    }
+    hole = extent.hole;
+    at += extent.sectors;
+  }
+  EXPECT_TRUE(hole);
+  EXPECT_EQ(borders, (std::vector<sector_t>{0, 104, 144, 4 * kBlock, 5 * kBlock}));
+  // A copied block is data as a whole.
+  ASSERT_EQ(harness_.write("thin", 0, fake::pattern(1, 3)), BlkStatus::kOk);
+  EXPECT_FALSE(harness_.device("thin").extent(0, 2048).hole);
+  EXPECT_EQ(harness_.device("thin").extent(0, 2048).sectors, kBlock);
 }
 
 TEST_F(ThinTarget, AFlushCommitsAndFlushesTheDataDevice) {

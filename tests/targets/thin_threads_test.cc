@@ -134,6 +134,48 @@ TEST_F(ThinThreads, TwoWritersOfOneNewBlockBothGetTheirSectors) {
   EXPECT_EQ(lines.front().words, fmt::format("{} {}", 300 * kBlock, 300 * kBlock - 1));
 }
 
+class ThinThreadsGrowth : public ThinThreads {
+ protected:
+  static constexpr std::uint64_t kBlocks = 64;
+  ThinThreadsGrowth() : ThinThreads(kBlocks) {}
+};
+
+// The pool never has more blocks than its devices, so that each growth of it is needed.
+TEST_F(ThinThreadsGrowth, ThePoolAndThinDevicesGrowUnderTheirWriters) {
+  constexpr std::uint64_t kFirst = 32;
+  constexpr std::uint64_t kStep = 8;
+  make_thin(0, kFirst);
+  make_thin(1, kFirst);
+  std::atomic<unsigned> running{4};
+  std::vector<std::thread> writers;
+  for (unsigned i = 0; i < 4; ++i) {
+    writers.emplace_back([&, i] {
+      work(fmt::format("t{}", i % 2), i / 2 * 16, 16, i + 1, 600);
+      --running;
+    });
+  }
+  std::uint64_t blocks = kFirst;
+  for (; (running != 0 || blocks < kFirst + 4 * kStep) && blocks < 1024; blocks += kStep) {
+    load_pool(2 * (blocks + kStep));
+    for (const unsigned id : {0U, 1U}) {
+      load(fmt::format("t{}", id), fmt::format("0 {} thin pool {}", (blocks + kStep) * kBlock, id));
+      EXPECT_EQ(device(fmt::format("t{}", id)).size_sectors(), (blocks + kStep) * kBlock);
+      const fake::Bytes data = fake::pattern(kStep * kBlock, blocks + id);
+      EXPECT_EQ(fake::write(device(fmt::format("t{}", id)), blocks * kBlock, data), BlkStatus::kOk);
+    }
+  }
+  for (std::thread& writer : writers) {
+    writer.join();
+  }
+  for (std::uint64_t at = kFirst; at < blocks; at += kStep) {
+    for (const unsigned id : {0U, 1U}) {
+      EXPECT_TRUE(fake::read_back(device(fmt::format("t{}", id)), at * kBlock, kStep * kBlock) ==
+                  fake::pattern(kStep * kBlock, at + id))
+          << "block " << at << " of " << id;
+    }
+  }
+}
+
 class ThinThreadsWithoutSpace : public ThinThreads {
  protected:
   static constexpr std::uint64_t kBlocks = 8;
