@@ -18,6 +18,7 @@ using mapperfs::testing::FaultFs;
 struct FaultCase {
   FaultFs::Fault fault;
   std::uint64_t times;  // changes that fail, one after the other
+  const char* table = "128 0";
 };
 
 constexpr std::uint64_t kStepsOfReopening = 24;
@@ -28,7 +29,8 @@ constexpr std::uint64_t kStride = 2;
 #endif
 
 void PrintTo(const FaultCase& fault, std::ostream* out) {
-  *out << (fault.fault == FaultFs::Fault::kNoSpace ? "ENOSPC" : "EIO") << " of " << fault.times;
+  *out << (fault.fault == FaultFs::Fault::kNoSpace ? "ENOSPC" : "EIO") << " of " << fault.times
+       << " with " << fault.table;
 }
 
 class OnFaultFs : public ThinScenario {
@@ -81,7 +83,7 @@ TEST_P(ThinMetadataFailure, OfEachChangeLosesNothingThatWasFlushed) {
     SCOPED_TRACE(fmt::format("change {}", step));
     tear_down();
     begin();
-    set_up(64);
+    set_up(64, GetParam().table);
     fs_->fail_after(step, GetParam().fault, GetParam().times);
     live();
     struck = fs_->struck();
@@ -113,6 +115,9 @@ std::vector<FaultCase> fault_cases() {
     cases.push_back({space ? FaultFs::Fault::kNoSpace : FaultFs::Fault::kIoError, times});
     space = !space;
   }
+  // Blocks are given elsewhere.
+  cases.push_back({FaultFs::Fault::kIoError, 1, "128 0 1 skip_block_zeroing"});
+  cases.push_back({FaultFs::Fault::kNoSpace, FaultFs::kForEver, "128 0 1 skip_block_zeroing"});
   return cases;
 }
 
@@ -251,6 +256,21 @@ TEST_F(ThinMetadataReading, OfEachPartFailsWhoAsked) {
     remove("pool");
   }
   EXPECT_GT(step, 4U) << "little was read";
+}
+
+TEST_F(ThinMetadataReading, OfTheHighestBlockShowsInTheStatus) {
+  make_wide();
+  const std::string sound = harness_.status("thin");
+  EXPECT_EQ(sound, fmt::format("0 {} thin {} {}", kBlock << 20, kWrites * kBlock,
+                               ((kWrites - 1) * kApart + 1) * kBlock - 1));
+  reopen();
+  fs_->fail_read(1);
+  EXPECT_EQ(harness_.status("thin"), fmt::format("0 {} thin Error", kBlock << 20));
+  EXPECT_TRUE(fs_->struck());
+  EXPECT_EQ(harness_.status("thin"), sound) << "it is read again";
+  EXPECT_EQ(mode(), "rw");
+  remove("thin");
+  remove("pool");
 }
 
 // Logs are switched and files written all the time, by threads of the database too.

@@ -22,11 +22,11 @@ constexpr unsigned kSeeds = 2;
 constexpr unsigned kSeeds = 12;
 #endif
 
-// MAPPERFS_SEEDS=FIRST-LAST; few unless told.
+// MAPPERFS_SEED=FIRST-LAST, as the metadata's tests; few unless told.
 std::pair<unsigned, unsigned> seeds() {
   unsigned first = 1;
   unsigned last = kSeeds;
-  if (const char* text = std::getenv("MAPPERFS_SEEDS")) {
+  if (const char* text = std::getenv("MAPPERFS_SEED")) {
     char* end = nullptr;
     first = static_cast<unsigned>(std::strtoul(text, &end, 10));
     last = *end == '-' ? static_cast<unsigned>(std::strtoul(end + 1, nullptr, 10)) : first;
