@@ -31,7 +31,9 @@ constexpr int kWakeSignal = SIGUSR2;
 constexpr std::chrono::milliseconds kWakeAgain{20};
 // Requests between two looks at libaio: what they submit goes to the kernel together.
 constexpr int kInATurn = 8;
-// So many found waiting at once are a backlog.
+// So many in a turn, and one more that waits already while the last of them is not done yet, are a
+// backlog. One caller alone can have its next request here as soon as it has its answer, and
+// however many so a turn: but none waits then.
 constexpr int kBacklog = 3;
 // A lead that finds nothing waiting tries again after 1, 3, 7, at most this many requests.
 constexpr unsigned kMostSkips = 15;
@@ -85,9 +87,10 @@ class DevReaders::Reader {
   // False where the system has no descriptor or thread left.
   bool start();
   void wake() { static_cast<void>(::eventfd_write(wake_.get(), 1)); }
+  [[nodiscard]] bool parked() const { return parked_.load(std::memory_order_relaxed); }
   // Wakes a helper that sleeps; false where it does not.
   bool wake_if_parked() {
-    if (!parked_.load(std::memory_order_relaxed) || !parked_.exchange(false)) {
+    if (!parked() || !parked_.exchange(false)) {
       return false;
     }
     wake();
@@ -111,6 +114,7 @@ class DevReaders::Reader {
   void help();
   void linger();
   Got receive(Source& source, int& error);
+  [[nodiscard]] bool backlog_after(int count) const;
   static Got take_a_breath();
   bool handle(DevSlot& slot, std::size_t bytes, Source& source);
   int read_waiting(Got& got, int& error);
@@ -125,6 +129,9 @@ class DevReaders::Reader {
   UniqueFd wake_;
   DevSlots slots_;
   PolledAio aio_;
+  // Of the turn that was last: requests so far, and whether they were a backlog.
+  int in_turn_ = 0;
+  bool backlog_ = false;
   std::atomic<bool> parked_{false};
   std::atomic<bool> closed_{false};
   std::thread thread_;
@@ -181,6 +188,10 @@ DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) 
   }
   const ssize_t n = ::read(source.fd, slot->message(), DevSlot::kMessageBytes);
   if (n > 0) {
+    if (&source == &polled_) {
+      ++in_turn_;
+      backlog_ = backlog_ || backlog_after(in_turn_);
+    }
     return handle(*slot, static_cast<std::size_t>(n), source) ? Got::kRequest : Got::kOver;
   }
   const int why = n == 0 ? ENODEV : errno;
@@ -193,6 +204,16 @@ DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) 
   }
   error = connection_gone(why) ? 0 : why;
   return Got::kOver;
+}
+
+// With `count` read in this turn, the last of them not yet handed on. Asks the kernel only where
+// the answer would wake somebody, which is once a turn at most.
+bool DevReaders::Reader::backlog_after(int count) const {
+  if (!lead_ || count != kBacklog || !all_.can_wake_helper()) {
+    return false;
+  }
+  pollfd next{polled_.fd, POLLIN, 0};
+  return ::poll(&next, 1, 0) == 1 && (next.revents & POLLIN) != 0;
 }
 
 // Not to ask for what cannot be had without a rest. Looks at no descriptor: a wake-up that came
@@ -227,16 +248,16 @@ bool DevReaders::Reader::handle(DevSlot& slot, std::size_t bytes, Source& source
 
 // Hands on what waits, a batch at most. How many it was; `got` tells why it ended.
 int DevReaders::Reader::read_waiting(Got& got, int& error) {
-  int count = 0;
+  in_turn_ = 0;
+  backlog_ = false;
   aio_.start();
   aio_.plug();
   do {
     got = receive(polled_, error);
-    count += got == Got::kRequest ? 1 : 0;
-  } while (got == Got::kRequest && count < kInATurn);
+  } while (got == Got::kRequest && in_turn_ < kInATurn);
   aio_.unplug();
   aio_.reap();
-  return count;
+  return in_turn_;
 }
 
 void DevReaders::Reader::wait(bool for_requests, int timeout_ms) {
@@ -267,7 +288,7 @@ int DevReaders::Reader::lead() {
     const bool must_poll = blocking_.fd < 0 || aio_.busy();
     if (must_poll || skips == 0) {
       const int count = read_waiting(got, error);
-      if (count >= kBacklog) {
+      if (backlog_) {
         all_.wake_helper();
       }
       if (count > 0) {
@@ -341,7 +362,14 @@ DevReaders::Reader* DevReaders::start_reader(bool lead) {
   return started;
 }
 
-// On the lead.
+// On the lead, as the next.
+bool DevReaders::can_wake_helper() const {
+  return !alone_.load(std::memory_order_relaxed) &&
+         (helpers_.size() < options_.helpers ||
+          std::any_of(helpers_.begin(), helpers_.end(),
+                      [](const auto& helper) { return helper->parked(); }));
+}
+
 void DevReaders::wake_helper() {
   if (alone_.load(std::memory_order_relaxed)) {
     return;

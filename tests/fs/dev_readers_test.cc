@@ -6,7 +6,9 @@
 
 #include <cerrno>
 #include <condition_variable>
+#include <filesystem>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -32,12 +34,16 @@ class Handler final : public RequestHandler {
   void serve_io(IoRequest& io, const IoCall& call) noexcept override {
     {
       const std::lock_guard lock(mutex_);
-      threads.insert(std::this_thread::get_id());
+      ++served_by[std::this_thread::get_id()];
+      came_.notify_all();
       if (hold) {
         held_.push_back(&io);
-        came_.notify_all();
         return;
       }
+    }
+    await_gate();
+    if (alone_until_helped) {
+      await_another();
     }
     const sector_t sector = call.offset >> kSectorShift;
     const sector_t sectors = (call.bytes + 511) >> kSectorShift;
@@ -65,18 +71,50 @@ class Handler final : public RequestHandler {
         came_.wait_for(lock, std::chrono::seconds(10), [&] { return held_.size() >= count; }));
     return held_;
   }
+  // While it is shut, whoever serves a request stays there with it.
+  void set_gate(bool open) {
+    const std::lock_guard lock(mutex_);
+    open_ = open;
+    came_.notify_all();
+  }
+  void await_gate() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(came_.wait_for(lock, std::chrono::seconds(10), [&] { return open_; }));
+  }
+  void await_served(std::size_t threads) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(came_.wait_for(lock, std::chrono::seconds(10),
+                               [&] { return served_by.size() >= threads; }));
+  }
+  // A thread that has served as much as it may by itself goes on when another is there.
+  void await_another() {
+    std::unique_lock lock(mutex_);
+    if (served_by[std::this_thread::get_id()] > kAlone) {
+      EXPECT_TRUE(came_.wait_for(lock, std::chrono::seconds(10), [&] {
+        return served_by.size() > 1;
+      })) << "nobody helps";
+    }
+  }
+  void forget_who_served() {
+    const std::lock_guard lock(mutex_);
+    served_by.clear();
+  }
   void await_message() {
     std::unique_lock lock(mutex_);
     EXPECT_TRUE(came_.wait_for(lock, std::chrono::seconds(10), [&] { return !messages.empty(); }));
   }
 
-  bool hold = false;  // before serve()
+  // More than is read at one time: a reader has to have found out that there is a backlog.
+  static constexpr unsigned kAlone = 60;
+  bool hold = false;                // before serve()
+  bool alone_until_helped = false;  // before serve()
   bool over = false;
   std::vector<Message> messages;
-  std::set<std::thread::id> threads;
+  std::map<std::thread::id, unsigned> served_by;  // after finish()
 
  private:
   MappedDevice& device_;
+  bool open_ = true;
   std::mutex mutex_;
   std::condition_variable came_;
   std::vector<IoRequest*> held_;
@@ -96,6 +134,36 @@ class DevReadersTest : public testing::Test {
       thread_.join();
       readers_.end();
     }
+  }
+
+  // One request after the other, each sent when the one before was answered.
+  void ask_one_by_one(std::uint64_t count) {
+    for (std::uint64_t nr = 1; nr <= count; ++nr) {
+      kernel_.send(fuse_test::read_message(2 * nr, 0, 512));
+      EXPECT_EQ(kernel_.receive().header.unique, 2 * nr);
+    }
+  }
+  void ask_at_once(std::uint64_t count) {
+    for (std::uint64_t nr = 1; nr <= count; ++nr) {
+      kernel_.send(fuse_test::read_message(2 * nr, 0, 512));
+    }
+  }
+  void take_answers(std::uint64_t count, std::set<std::uint64_t> open = {}) {
+    for (std::uint64_t nr = 1; nr <= count; ++nr) {
+      open.insert(2 * nr);
+    }
+    while (!open.empty()) {
+      ASSERT_EQ(open.erase(kernel_.receive().header.unique), 1U);
+    }
+  }
+  static std::size_t helpers_there() {
+    std::size_t count = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::string name;
+      std::getline(std::ifstream(task.path() / "comm"), name);
+      count += name == "mfs-fuse-more" ? 1 : 0;
+    }
+    return count;
   }
 
   std::shared_ptr<MappedDevice> make_disk() {
@@ -184,6 +252,51 @@ TEST_F(DevReadersTest, ABacklogIsAnsweredWhole) {
       }
     }
   }
+}
+
+TEST_F(DevReadersTest, WhatComesOneByOneIsServedByOneThread) {
+  serve(2);
+  ask_one_by_one(500);
+  EXPECT_EQ(helpers_there(), 0U);
+  finish();
+  EXPECT_EQ(handler_.served_by.size(), 1U);
+}
+
+TEST_F(DevReadersTest, ABacklogWakesMoreThreads) {
+  handler_.alone_until_helped = true;
+  ask_at_once(100);
+  serve(2);
+  take_answers(100);
+  EXPECT_GE(helpers_there(), 1U);
+  finish();
+  EXPECT_GE(handler_.served_by.size(), 2U);
+}
+
+TEST_F(DevReadersTest, AHelperThatSleptIsWokenByTheNextBacklog) {
+  handler_.alone_until_helped = true;
+  ask_at_once(100);
+  serve(1);
+  take_answers(100);
+  ask_one_by_one(200);
+  handler_.forget_who_served();
+  handler_.set_gate(false);
+  kernel_.send(fuse_test::read_message(2000, 0, 512));
+  handler_.await_served(1);
+  ask_at_once(100);  // behind one that is being served
+  handler_.set_gate(true);
+  take_answers(100, {2000});
+  finish();
+  EXPECT_EQ(handler_.served_by.size(), 2U);
+}
+
+TEST_F(DevReadersTest, NobodyHelpsWhoIsToBeAlone) {
+  readers_.alone();
+  ask_at_once(100);
+  serve(2);
+  take_answers(100);
+  EXPECT_EQ(helpers_there(), 0U);
+  finish();
+  EXPECT_EQ(handler_.served_by.size(), 1U);
 }
 
 TEST_F(DevReadersTest, UnmountingEndsIt) {
