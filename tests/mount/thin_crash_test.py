@@ -192,6 +192,8 @@ class Round:
         if self.alone:
             self.fio.wait_for_start()
         time.sleep(self.random.choice((0.02, 0.1, 0.3, 0.6)) * (0.5 + self.random.random()))
+        if self.random.random() < 0.3:
+            self.check_metadata("--live")  # all that writes goes on writing
         killed = time.monotonic_ns()
         self.mount.crash()
         return killed
@@ -212,9 +214,10 @@ class Round:
         pool.next_id = self.churn.next_id
         self.steps = sum(len(writer.log) for writer in writers)
 
-    def check_metadata(self):
-        done = subprocess.run([*CHECK, self.pool.meta], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, f"thin-check: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    def check_metadata(self, *options):
+        command = [*CHECK, *options, self.pool.meta]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
 
     def check_data(self):
         pool = self.pool
