@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "metadata/thin_check.h"
+#include "tests/fake/sanitizer.h"
 
 namespace mapperfs::testing {
 
@@ -128,7 +129,7 @@ std::uint64_t seed_count(std::uint64_t runs) {
   }
   const char* text = std::getenv("MAPPERFS_LONG");
   const bool many = text != nullptr && std::strtoul(text, nullptr, 10) != 0;
-  return many ? runs * 100 : runs;
+  return many ? runs * 100 : fake::kSanitized ? (runs + 3) / 4 : runs;
 }
 
 }  // namespace mapperfs::testing

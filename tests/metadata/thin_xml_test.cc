@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "metadata/thin_query.h"
+#include "tests/fake/sanitizer.h"
 #include "tests/metadata/churn.h"
 #include "tests/metadata/pool_fixture.h"
 
@@ -121,7 +122,7 @@ TEST(ThinXml, SharesPagesAgain) {
             std::to_string(i / 40) + "\" time=\"0\"/>\n";
   }
   std::string devices;
-  for (int id = 0; id < 20; ++id) {
+  for (int id = 0; id < 8; ++id) {
     devices += device_xml(runs, id);
   }
   Place one;
@@ -235,7 +236,7 @@ TEST(ThinXml, RefusesDefinitionsThatMultiply) {
 
 // A definition of a definition, deeper than a stack would allow; empty ones take no time either.
 TEST(ThinXml, UnderstandsDefinitionsOfDefinitions) {
-  constexpr int kDepth = 100'000;
+  constexpr int kDepth = fake::kSanitized ? 20'000 : 100'000;
   std::string xml =
       "<def name=\"e\"/><def name=\"0\"><single_mapping origin_block=\"7\" "
       "data_block=\"9\" time=\"0\"/></def>\n";

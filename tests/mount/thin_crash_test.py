@@ -21,8 +21,10 @@ from crash_model import BLOCK, NEVER, SECTOR, SECTORS, History, Writer
 from lib import LONG, Mount, fails
 from thin_crash_fio import Fio
 
-ROUNDS = int(os.environ.get("MAPPERFS_CRASH_ROUNDS", 1000 if LONG else 30))
-SEED = int(os.environ.get("MAPPERFS_SEED", 1))
+# CTest runs this over each transport: 30 rounds in all, none of them twice.
+OVER_RINGS = os.environ.get("MAPPERFS_TRANSPORT") == "uring"
+ROUNDS = int(os.environ.get("MAPPERFS_CRASH_ROUNDS", 1000 if LONG else 10 if OVER_RINGS else 20))
+SEED = int(os.environ.get("MAPPERFS_SEED", 21 if OVER_RINGS else 1))
 CHECK = [os.environ["MAPPERCTL"], "thin-check"]
 VOLUMES = (0, 1, 2)  # with two writers each
 FIO = 3              # the volume that fio writes

@@ -6,6 +6,7 @@
 #include <ostream>
 #include <vector>
 
+#include "tests/fake/sanitizer.h"
 #include "tests/metadata/fault_fs.h"
 #include "tests/targets/thin_scenario.h"
 
@@ -22,11 +23,7 @@ struct FaultCase {
 };
 
 constexpr std::uint64_t kStepsOfReopening = 24;
-#ifdef __SANITIZE_THREAD__
-constexpr std::uint64_t kStride = 6;
-#else
-constexpr std::uint64_t kStride = 2;
-#endif
+constexpr std::uint64_t kStride = fake::kSanitized ? 6 : 2;
 
 void PrintTo(const FaultCase& fault, std::ostream* out) {
   *out << (fault.fault == FaultFs::Fault::kNoSpace ? "ENOSPC" : "EIO") << " of " << fault.times

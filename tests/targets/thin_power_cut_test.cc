@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "metadata/thin_check.h"
+#include "tests/fake/sanitizer.h"
 #include "tests/metadata/fault_fs.h"
 #include "tests/targets/thin_model.h"
 
@@ -15,12 +16,8 @@ namespace {
 
 using mapperfs::testing::FaultFs;
 
-// ThreadSanitizer makes a seed ten times as slow, and all seeds have the same threads.
-#ifdef __SANITIZE_THREAD__
-constexpr unsigned kSeeds = 2;
-#else
-constexpr unsigned kSeeds = 12;
-#endif
+// Every sixth switches logs, which takes the longest; all have the same threads.
+constexpr unsigned kSeeds = fake::kThreadSanitizer ? 2 : fake::kAddressSanitizer ? 6 : 12;
 
 // MAPPERFS_SEED=FIRST-LAST, as the metadata's tests; few unless told.
 std::pair<unsigned, unsigned> seeds() {
