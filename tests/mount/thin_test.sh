@@ -65,7 +65,29 @@ same "du after a discard" 128 "$(du -k "$MNT/thin" | cut -f1)"
 cp --sparse=auto "$MNT/snap" "$WORK/copy"
 cmp "$MNT/snap" "$WORK/copy" || fail "a sparse copy differs"
 same "the sparse copy's data" "2-4 9-10 of 32 st_blocks 3.0" "$(extents "$WORK/copy")"
-control "remove snap" "remove over" "remove thin" "remove pool"
+control "remove snap" "remove over"
+
+# The metadata are looked at while somebody writes: through the metadata snapshot, which stays as it is, and at
+# the last commit.
+touch "$WORK/writing"
+while [ -e "$WORK/writing" ]; do
+  for block in 0 1 5 6 7; do
+    put thin "$block"
+    timeout 30 fallocate -p -o $((block * 65536)) -l 65536 "$MNT/thin"
+  done
+done &
+writer=$!
+control "message pool 0 reserve_metadata_snap"
+held=$(timeout 60 "$MAPPERCTL" thin-dump -m "$WORK/meta2")
+for option in -m --live -m --live -m --live; do
+  timeout 60 "$MAPPERCTL" thin-check "$option" "$WORK/meta2" >"$WORK/check" 2>&1 || fail "thin-check $option: $(cat "$WORK/check")"
+done
+same "what the metadata snapshot holds" "$held" "$(timeout 60 "$MAPPERCTL" thin-dump -m "$WORK/meta2")"
+kill -0 $writer || fail "nobody writes any more"
+rm "$WORK/writing"
+wait $writer || fail "writing beside thin-check failed"
+control "message pool 0 release_metadata_snap" "remove thin" "remove pool"
+"$MAPPERCTL" thin-check "$WORK/meta2" >"$WORK/check" 2>&1 || fail "thin-check: $(cat "$WORK/check")"
 stop
 
 for option in thin_cache=1M thin_cache=4 thin_no_space_timeout=x thin_no_space_timeout=; do
