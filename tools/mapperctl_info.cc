@@ -205,8 +205,8 @@ bool verb_deps(Session& session, const Args& args) {
   const bool everything = args.empty() && !session.selects_by_number_or_uuid();
   std::vector<Device> devices;
   bool found = true;
-  if (everything) {
-    auto all = selected_devices(session, "deps");
+  if (everything || session.opt().select) {
+    auto all = selected_devices(session, "deps", args);
     if (!all) return false;
     devices = std::move(*all);
   } else {
@@ -214,7 +214,8 @@ bool verb_deps(Session& session, const Args& args) {
   }
   if (session.opt().json) return deps_json(session, devices), found;
   if (everything && devices.empty() && !session.opt().select) return no_devices(session);
-  for (const Device& device : devices) print_deps(session, device, everything || args.size() > 1);
+  const bool with_name = everything || args.size() > 1 || session.opt().select;
+  for (const Device& device : devices) print_deps(session, device, with_name);
   return found;
 }
 

@@ -45,13 +45,13 @@ std::string padding(size_t width, std::string_view text) {
   return std::string(width > used ? width - used : 0, ' ');
 }
 
+}  // namespace
+
 void complain_selection(const ParsedSelection& parsed, std::ostream& err) {
   if (parsed.help == ParsedSelection::Help::kFields) print_selection_fields(err);
   if (parsed.help == ParsedSelection::Help::kOperators) print_selection_operators(err);
   fmt::print(err, "{}\n", parsed.error);
 }
-
-}  // namespace
 
 bool wants_help(std::string_view list) { return list == "help" || list == "?"; }
 

@@ -20,6 +20,9 @@ struct ReportSpec {
   std::string_view all_fields;      // what the word "all" stands for, as sections: "name_all,..."
 };
 
+// Says why a selection was not understood, with what it can be made of.
+void complain_selection(const ParsedSelection& parsed, std::ostream& err);
+
 class Report {
  public:
   enum class Outcome { kReady, kHelpPrinted, kFailed };

@@ -87,8 +87,28 @@ int usage_error(Session& session, std::string_view sentence) {
   return 1;
 }
 
+// The verbs that change each device which -S lets through.
+bool takes_selection(std::string_view verb) {
+  return verb == "remove" || verb == "suspend" || verb == "resume" || verb == "clear" ||
+         verb == "wipe_table";
+}
+
+bool run_on_selected(Session& session, const Verb& verb, const Args& args) {
+  const auto devices = selected_devices(session, verb.name, args);
+  if (!devices) return false;
+  for (const Device& device : *devices) {
+    if (!verb.run(session, {session.shown(device.name)})) return false;
+  }
+  if (!devices->empty() || !args.empty()) return true;
+  const auto all = session.client()->list();
+  return !all.value.empty() || no_devices(session);
+}
+
 // Runs the verb for all its words, or once for each where that is how it works.
 bool run_verb(Session& session, const Verb& verb, const Usage& usage, const Args& args) {
+  if (session.opt().select && takes_selection(verb.name)) {
+    return run_on_selected(session, verb, args);
+  }
   if (!usage.repeatable || args.size() < 2) return verb.run(session, args);
   for (const std::string& word : args) {
     if (!verb.run(session, {word})) return false;

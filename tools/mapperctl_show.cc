@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -62,8 +63,9 @@ class Fetcher {
  public:
   Fetcher(Session& session, Show show) : session_(session), show_(show) {}
 
-  std::optional<std::vector<Shown>> all() {
-    const auto devices = selected_devices(session_, ioctl_of(show_));
+  // Those named if any are.
+  std::optional<std::vector<Shown>> all(const Args& args) {
+    const auto devices = selected_devices(session_, ioctl_of(show_), args);
     if (!devices) return std::nullopt;
     auto tables = session_.client()->tables(query());
     if (!tables.ok()) {
@@ -242,8 +244,8 @@ std::map<std::string, std::string> target_versions(Session& session) {
 // Every device, or those named until one is missing: what was found before is still printed.
 bool fetch(Session& session, const Args& args, Show show, std::vector<Shown>& devices) {
   Fetcher fetcher(session, show);
-  if (args.empty() && !session.selects_by_number_or_uuid()) {
-    auto all = fetcher.all();
+  if (session.opt().select || (args.empty() && !session.selects_by_number_or_uuid())) {
+    auto all = fetcher.all(args);
     if (all) devices = std::move(*all);
     return all.has_value();
   }
@@ -278,7 +280,24 @@ bool show_devices(Session& session, const Args& args, Show show) {
   const bool found = fetch(session, args, show, devices);
   const bool plain = !session.opt().json && !session.opt().select;
   if (found && everything && devices.empty() && plain) return no_devices(session);
-  return print_all(session, devices, show, everything || args.size() > 1) && found;
+  const bool with_name = everything || args.size() > 1 || session.opt().select;
+  return print_all(session, devices, show, with_name) && found;
+}
+
+// Keeps of `devices` those that the words or options name, in their order.
+bool keep_named(Session& session, const Args& args, std::vector<Device>& devices) {
+  std::vector<Device> named;
+  for (size_t i = 0; i == 0 || i < args.size(); ++i) {
+    const auto selected = session.select(args.empty() ? nullptr : &args[i], "");
+    if (!selected) return false;
+    const auto found = std::find_if(devices.begin(), devices.end(), [&](const Device& device) {
+      return device.name == selected->name;
+    });
+    if (found == devices.end()) return session.fail("Device does not exist.");
+    named.push_back(*found);
+  }
+  devices = std::move(named);
+  return true;
 }
 
 }  // namespace
@@ -288,7 +307,8 @@ bool no_devices(Session& session) {
   return true;
 }
 
-std::optional<std::vector<Device>> selected_devices(Session& session, std::string_view verb) {
+std::optional<std::vector<Device>> selected_devices(Session& session, std::string_view verb,
+                                                    const Args& args) {
   Client* const client = session.client();
   if (client == nullptr) return std::nullopt;
   auto devices = client->list();
@@ -296,10 +316,13 @@ std::optional<std::vector<Device>> selected_devices(Session& session, std::strin
     session.ioctl_failed(verb, {}, devices.reply);
     return std::nullopt;
   }
+  const bool everything = args.empty() && !session.selects_by_number_or_uuid();
+  if (!everything && !keep_named(session, args, devices.value)) return std::nullopt;
   if (!session.opt().select) return std::move(devices.value);
   const ParsedSelection parsed = parse_selection(*session.opt().select);
   if (!parsed.selection) {
-    session.fail(parsed.error);
+    complain_selection(parsed, session.err());
+    session.fail_silently();
     return std::nullopt;
   }
   std::vector<Device> chosen;

@@ -51,8 +51,9 @@ bool verb_status(Session& session, const Args& args);
 bool verb_measure(Session& session, const Args& args);
 // `ls` restricted to a target type or with a command.
 bool list_by_target(Session& session);
-// The devices that -S lets through, or nothing after an error.
-std::optional<std::vector<Device>> selected_devices(Session& session, std::string_view verb);
+// The devices that -S lets through, of those named if any are; or nothing after an error.
+std::optional<std::vector<Device>> selected_devices(Session& session, std::string_view verb,
+                                                    const Args& args);
 bool no_devices(Session& session);
 
 // mapperctl_misc.cc

@@ -345,5 +345,36 @@ TEST(AnyVerb, SaysHowToTakeADeadMountAway) {
   EXPECT_NE(run.err.find("fusermount3 -u /mnt/fake takes it away"), std::string::npos) << run.err;
 }
 
+TEST(Remove, TakesThoseThatASelectionLetsThrough) {
+  FakeMount mount;
+  for (const char* name : {"a", "b", "c"}) {
+    mount.device(name, list_line(name, "", name[0] - 'a', "L--w"));
+    mount.answer(std::string("remove ") + name, "");
+  }
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=a || name=c"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=b", "a", "b"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=b", "a"}).out, "");
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=none"}).out, "");
+  const auto missing = mount.run({"dmsetup", "remove", "-S", "name=a", "a", "d"});
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_EQ(missing.err, "Device does not exist.\nCommand failed.\n");
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "nosuch=1"}).status, 1);
+  Commands changes;
+  for (const std::string& command : mount.commands()) {
+    if (command.starts_with("remove")) {
+      changes.push_back(command);
+    }
+  }
+  EXPECT_EQ(changes, Commands({"remove a", "remove c", "remove b"}));
+}
+
+TEST(Suspend, FindsNothingToSelectFrom) {
+  FakeMount mount;
+  mount.answer("list", "");
+  const auto run = mount.run({"dmsetup", "suspend", "-S", "name=a"});
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_EQ(run.out, "No devices found\n");
+}
+
 }  // namespace
 }  // namespace mapperctl
