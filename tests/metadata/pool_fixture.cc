@@ -129,7 +129,8 @@ std::uint64_t seed_count(std::uint64_t runs) {
   }
   const char* text = std::getenv("MAPPERFS_LONG");
   const bool many = text != nullptr && std::strtoul(text, nullptr, 10) != 0;
-  return many ? runs * 100 : fake::kSanitized ? (runs + 3) / 4 : runs;
+  constexpr std::uint64_t kShare = fake::kThreadSanitizer ? 8 : fake::kAddressSanitizer ? 4 : 1;
+  return many ? runs * 100 : (runs + kShare - 1) / kShare;
 }
 
 }  // namespace mapperfs::testing

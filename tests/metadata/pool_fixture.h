@@ -73,7 +73,7 @@ Picture picture_of(ThinMetadata& pool);
 std::set<std::uint64_t> blocks_of(const Picture& picture);
 
 // The seeds to use: MAPPERFS_SEED=N or FIRST-LAST if set, else `runs` from 1 on, and in long mode
-// (MAPPERFS_LONG=1) a hundred times as many; a quarter under a sanitizer.
+// (MAPPERFS_LONG=1) a hundred times as many; a quarter or less under a sanitizer.
 std::uint64_t first_seed();
 std::uint64_t seed_count(std::uint64_t runs);
 

@@ -1,6 +1,8 @@
 // Random life of a pool against a plain model, the daemon dying now and then.
 #include "tests/targets/thin_model.h"
 
+#include "tests/fake/sanitizer.h"
+
 namespace mapperfs::test {
 
 namespace {
@@ -19,7 +21,7 @@ TEST_P(ThinModel, NothingIsLostAndNothingIsForeign) {
   expect_nothing_leaks();
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, ThinModel, ::testing::Range(1U, 7U));
+INSTANTIATE_TEST_SUITE_P(Seeds, ThinModel, ::testing::Range(1U, fake::kSanitized ? 4U : 7U));
 
 }  // namespace
 
