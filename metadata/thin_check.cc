@@ -417,6 +417,9 @@ class Checker {
         check_data_block(block, 0);
       }
     }
+    if (s.ok()) {
+      progress("data blocks", nr_pages, nr_pages);
+    }
     return s;
   }
 

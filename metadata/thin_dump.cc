@@ -116,7 +116,7 @@ class Dumper {
     Status written;
     std::uint64_t done = 0;
     const auto show = [&] {
-      if (options_.progress) {
+      if (options_.progress && details.mapped_blocks != 0) {  // else there is no part of it
         options_.progress(fmt::format("device {}", details.id), done, details.mapped_blocks);
       }
     };

@@ -25,6 +25,8 @@ using mapperfs::UniqueFd;
 constexpr std::uint64_t kSectorBytes = 512;
 // One discard's most: what a device does at once must not keep it from others for long.
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
+// Blocks from one report to the next, where none is free for long.
+constexpr std::uint64_t kProgressEvery = 4096;
 
 // The data device or file, which takes discards.
 class DataFile {
@@ -100,6 +102,9 @@ int run_trim(const ThinRunContext& run) {
   std::uint64_t free_begin = 0;  // of the free blocks that end at `block`
   const auto progress = run.progress();
   for (std::uint64_t block = 0; block <= total; ++block) {
+    if (block % kProgressEvery == 0) {
+      progress("discarding", free_begin, total);
+    }
     if (block < total) {
       const auto references = (*pool)->data_references(block);
       if (!references.ok()) {
@@ -110,7 +115,7 @@ int run_trim(const ThinRunContext& run) {
       }
     }
     if (free_begin < block) {
-      progress("discarding", block, total);
+      progress("discarding", free_begin, total);
       const Status s = data->discard(free_begin * block_bytes, (block - free_begin) * block_bytes);
       if (!s.ok()) {
         return run.fail(s);
@@ -119,6 +124,7 @@ int run_trim(const ThinRunContext& run) {
     }
     free_begin = block + 1;
   }
+  progress("discarding", total, total);
   if (!run.args.quiet) {
     fmt::print(run.console.out, "{} of {} blocks were free and are discarded\n", trimmed, total);
   }
