@@ -52,13 +52,18 @@ class ThinThreads : public ::testing::Test {
     load(fmt::format("t{}", id), fmt::format("0 {} thin pool {}", blocks * kBlock, id));
   }
 
+  // How long writers go on beyond their rounds, and how many rounds all have done.
+  struct Pace {
+    std::atomic<bool> go_on{true};
+    std::atomic<unsigned> rounds{0};
+  };
   // Writes and checks blocks [first, first + blocks) of `name`, which are this thread's alone.
   void work(const std::string& name, std::uint64_t first, std::uint64_t blocks, unsigned seed,
-            int rounds) {
+            int rounds, Pace* pace = nullptr) {
     std::mt19937_64 random(seed);
     std::vector<unsigned> tags(blocks * 8, 0);  // by 16 sectors
     MappedDevice& md = device(name);
-    for (int i = 0; i < rounds; ++i) {
+    for (int i = 0; i < rounds || (pace != nullptr && pace->go_on); ++i) {
       const std::size_t cell = random() % tags.size();
       const sector_t sector = first * kBlock + cell * 16;
       if (random() % 3 != 0) {
@@ -75,6 +80,9 @@ class ThinThreads : public ::testing::Test {
       const fake::Bytes expected = tags[look] == 0 ? filled(16, 0) : fake::pattern(16, tags[look]);
       ASSERT_TRUE(fake::read_back(md, first * kBlock + look * 16, 16) == expected)
           << name << " cell " << look << " seed " << seed << " round " << i;
+      if (pace != nullptr) {
+        ++pace->rounds;
+      }
     }
   }
 
@@ -140,22 +148,26 @@ class ThinThreadsGrowth : public ThinThreads {
   ThinThreadsGrowth() : ThinThreads(kBlocks) {}
 };
 
-// The pool never has more blocks than its devices, so that each growth of it is needed.
+// The pool never has more blocks than its devices, so that what is written past their old ends
+// needs its growth. Between two steps the writers do some rounds, and they outlast all steps.
 TEST_F(ThinThreadsGrowth, ThePoolAndThinDevicesGrowUnderTheirWriters) {
   constexpr std::uint64_t kFirst = 32;
   constexpr std::uint64_t kStep = 8;
+  constexpr std::uint64_t kSteps = 4;
   make_thin(0, kFirst);
   make_thin(1, kFirst);
-  std::atomic<unsigned> running{4};
+  Pace pace;
   std::vector<std::thread> writers;
   for (unsigned i = 0; i < 4; ++i) {
-    writers.emplace_back([&, i] {
-      work(fmt::format("t{}", i % 2), i / 2 * 16, 16, i + 1, 600);
-      --running;
-    });
+    writers.emplace_back(
+        [&, i] { work(fmt::format("t{}", i % 2), i / 2 * 16, 16, i + 1, 100, &pace); });
   }
   std::uint64_t blocks = kFirst;
-  for (; (running != 0 || blocks < kFirst + 4 * kStep) && blocks < 1024; blocks += kStep) {
+  for (; blocks < kFirst + kSteps * kStep; blocks += kStep) {
+    const unsigned before = pace.rounds;
+    while (pace.rounds < before + 8 && !HasFailure()) {  // a writer that fails ends
+      std::this_thread::yield();
+    }
     load_pool(2 * (blocks + kStep));
     for (const unsigned id : {0U, 1U}) {
       load(fmt::format("t{}", id), fmt::format("0 {} thin pool {}", (blocks + kStep) * kBlock, id));
@@ -164,6 +176,7 @@ TEST_F(ThinThreadsGrowth, ThePoolAndThinDevicesGrowUnderTheirWriters) {
       EXPECT_EQ(fake::write(device(fmt::format("t{}", id)), blocks * kBlock, data), BlkStatus::kOk);
     }
   }
+  pace.go_on = false;
   for (std::thread& writer : writers) {
     writer.join();
   }
