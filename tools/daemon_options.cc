@@ -128,8 +128,9 @@ bool is_mapperfs(const std::string& place) {
   return found;
 }
 
-// What a FUSE mount answers whose daemon died: at any time, and to what was asked at that moment.
-bool is_dead(int error) { return error == ENOTCONN || error == ECONNABORTED; }
+// What a FUSE mount answers whose daemon died: at any time, to what was asked at that moment, and
+// over io_uring to what was asked while the ring of the dead task was still being taken down.
+bool is_dead(int error) { return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED; }
 
 // The errno of a call that is never answered from memory, as stat() is for a while.
 int ask_file_system(const std::string& path) {
