@@ -31,9 +31,9 @@ constexpr int kWakeSignal = SIGUSR2;
 constexpr std::chrono::milliseconds kWakeAgain{20};
 // Requests between two looks at libaio: what they submit goes to the kernel together.
 constexpr int kInATurn = 8;
-// So many in a turn, and one more that waits already while the last of them is not done yet, are a
-// backlog. One caller alone can have its next request here as soon as it has its answer, and
-// however many so a turn: but none waits then.
+// So many in a turn are a backlog where more than one caller sent them: each waits while another is
+// served. One caller alone can have its next request here as soon as it has its answer, and however
+// many so a turn: it has a backlog where one more waits while the last of them is not done yet.
 constexpr int kBacklog = 3;
 // A lead that finds nothing waiting tries again after 1, 3, 7, at most this many requests.
 constexpr unsigned kMostSkips = 15;
@@ -114,7 +114,8 @@ class DevReaders::Reader {
   void help();
   void linger();
   Got receive(Source& source, int& error);
-  [[nodiscard]] bool backlog_after(int count) const;
+  void count(const DevSlot& slot);
+  [[nodiscard]] bool another_waits() const;
   static Got take_a_breath();
   bool handle(DevSlot& slot, std::size_t bytes, Source& source);
   int read_waiting(Got& got, int& error);
@@ -131,6 +132,8 @@ class DevReaders::Reader {
   PolledAio aio_;
   // Of the turn that was last: requests so far, and whether they were a backlog.
   int in_turn_ = 0;
+  std::uint32_t caller_ = 0;  // the thread that sent the first of them
+  bool one_caller_ = true;
   bool backlog_ = false;
   std::atomic<bool> parked_{false};
   std::atomic<bool> closed_{false};
@@ -189,8 +192,7 @@ DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) 
   const ssize_t n = ::read(source.fd, slot->message(), DevSlot::kMessageBytes);
   if (n > 0) {
     if (&source == &polled_) {
-      ++in_turn_;
-      backlog_ = backlog_ || backlog_after(in_turn_);
+      count(*slot);
     }
     return handle(*slot, static_cast<std::size_t>(n), source) ? Got::kRequest : Got::kOver;
   }
@@ -206,10 +208,20 @@ DevReaders::Reader::Got DevReaders::Reader::receive(Source& source, int& error) 
   return Got::kOver;
 }
 
-// With `count` read in this turn, the last of them not yet handed on. Asks the kernel only where
-// the answer would wake somebody, which is once a turn at most.
-bool DevReaders::Reader::backlog_after(int count) const {
-  if (!lead_ || count != kBacklog || !all_.can_wake_helper()) {
+// One more of this turn, not yet handed on.
+void DevReaders::Reader::count(const DevSlot& slot) {
+  fuse_in_header header{};  // an older one's of this buffer where the message is too short for one
+  std::memcpy(&header, slot.message(), sizeof(header));
+  caller_ = in_turn_ == 0 ? header.pid : caller_;
+  one_caller_ = one_caller_ && header.pid == caller_;
+  ++in_turn_;
+  backlog_ = backlog_ || (in_turn_ >= kBacklog && !one_caller_) ||
+             (in_turn_ == kBacklog && another_waits());
+}
+
+// Asks the kernel only where the answer would wake somebody.
+bool DevReaders::Reader::another_waits() const {
+  if (!lead_ || !all_.can_wake_helper()) {
     return false;
   }
   pollfd next{polled_.fd, POLLIN, 0};
@@ -246,9 +258,10 @@ bool DevReaders::Reader::handle(DevSlot& slot, std::size_t bytes, Source& source
   return goes_on;
 }
 
-// Hands on what waits, a batch at most. How many it was; `got` tells why it ended.
+// Hands on what waits, a turn at most. How many it was; `got` tells why it ended.
 int DevReaders::Reader::read_waiting(Got& got, int& error) {
   in_turn_ = 0;
+  one_caller_ = true;
   backlog_ = false;
   aio_.start();
   aio_.plug();

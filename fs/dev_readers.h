@@ -1,9 +1,9 @@
 // Requests that are read from /dev/fuse: threads, their descriptors and their buffers.
 //
-// One thread leads: it alone waits for requests. When it has found several in a row and another
-// waits already, there is a backlog, and it wakes helpers, which read until nothing is left and
-// then sleep. So a single request is read, done and answered by one thread that is warm, and an
-// idle mount sleeps.
+// One thread leads: it alone waits for requests. When it has found several in a row, of more than
+// one caller or with another waiting already, there is a backlog, and it wakes helpers, which read
+// until nothing is left and then sleep. So a single caller's requests are read, done and answered
+// by one thread that is warm, and an idle mount sleeps.
 //
 // Each thread has descriptors of its own (FUSE_DEV_IOC_CLONE: the queue of requests is shared, what
 // is under way is not), and an answer goes to the descriptor that its request came from. The lead

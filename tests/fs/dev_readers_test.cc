@@ -4,10 +4,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
@@ -42,6 +45,9 @@ class Handler final : public RequestHandler {
       }
     }
     await_gate();
+    if (before_answer) {
+      before_answer();
+    }
     if (alone_until_helped) {
       await_another();
     }
@@ -106,8 +112,9 @@ class Handler final : public RequestHandler {
 
   // More than is read at one time: a reader has to have found out that there is a backlog.
   static constexpr unsigned kAlone = 60;
-  bool hold = false;                // before serve()
-  bool alone_until_helped = false;  // before serve()
+  bool hold = false;                    // before serve()
+  bool alone_until_helped = false;      // before serve()
+  std::function<void()> before_answer;  // before serve()
   bool over = false;
   std::vector<Message> messages;
   std::map<std::thread::id, unsigned> served_by;  // after finish()
@@ -143,6 +150,23 @@ class DevReadersTest : public testing::Test {
       EXPECT_EQ(kernel_.receive().header.unique, 2 * nr);
     }
   }
+  // Each is sent while the one before is served: one waits whenever a reader looks for more, none
+  // when it has just read one. `callers` take turns.
+  void ask_one_behind_the_other(std::uint32_t callers) {
+    constexpr std::uint64_t kCount = 100;  // whose answers fit into the socket
+    const auto send = [this, callers](std::uint64_t nr) {
+      const auto caller = 100 + static_cast<std::uint32_t>(nr % callers);
+      kernel_.send(fuse_test::read_message(2 * nr, 0, 512, caller));
+    };
+    handler_.before_answer = [this, send] {
+      if (const std::uint64_t nr = ++sent_; nr <= kCount) {
+        send(nr);
+      }
+    };
+    send(sent_);
+    serve(1);
+    take_answers(kCount);
+  }
   void ask_at_once(std::uint64_t count) {
     for (std::uint64_t nr = 1; nr <= count; ++nr) {
       kernel_.send(fuse_test::read_message(2 * nr, 0, 512));
@@ -156,14 +180,22 @@ class DevReadersTest : public testing::Test {
       ASSERT_EQ(open.erase(kernel_.receive().header.unique), 1U);
     }
   }
-  static std::size_t helpers_there() {
+  // As /proc has it: "S" is asleep.
+  static std::size_t helpers_there(const std::string& state = "") {
     std::size_t count = 0;
     for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-      std::string name;
-      std::getline(std::ifstream(task.path() / "comm"), name);
-      count += name == "mfs-fuse-more" ? 1 : 0;
+      std::string stat;
+      std::getline(std::ifstream(task.path() / "stat"), stat);
+      count += stat.find("(mfs-fuse-more) " + state) != std::string::npos ? 1 : 0;
     }
     return count;
+  }
+  static void await_helper(const std::string& state = "") {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (helpers_there(state) == 0) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "no helper " << state;
+      std::this_thread::yield();
+    }
   }
 
   std::shared_ptr<MappedDevice> make_disk() {
@@ -178,6 +210,7 @@ class DevReadersTest : public testing::Test {
   FakeKernel kernel_;
   DevReaders readers_{handler_, router_};
   std::thread thread_;
+  std::atomic<std::uint64_t> sent_{1};
   int outcome_ = -1;
 };
 
@@ -262,6 +295,18 @@ TEST_F(DevReadersTest, WhatComesOneByOneIsServedByOneThread) {
   EXPECT_EQ(handler_.served_by.size(), 1U);
 }
 
+TEST_F(DevReadersTest, OneCallerWhoseNextIsThereAtOnceIsServedByOneThread) {
+  ask_one_behind_the_other(1);
+  finish();
+  EXPECT_EQ(handler_.served_by.size(), 1U);
+}
+
+TEST_F(DevReadersTest, CallersOfWhomOneAlwaysWaitsAreABacklog) {
+  ask_one_behind_the_other(2);
+  await_helper();
+  EXPECT_EQ(helpers_there(), 1U);
+}
+
 TEST_F(DevReadersTest, ABacklogWakesMoreThreads) {
   handler_.alone_until_helped = true;
   ask_at_once(100);
@@ -277,7 +322,7 @@ TEST_F(DevReadersTest, AHelperThatSleptIsWokenByTheNextBacklog) {
   ask_at_once(100);
   serve(1);
   take_answers(100);
-  ask_one_by_one(200);
+  await_helper("S");
   handler_.forget_who_served();
   handler_.set_gate(false);
   kernel_.send(fuse_test::read_message(2000, 0, 512));

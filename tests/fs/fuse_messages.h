@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -36,12 +37,16 @@ Message make_message(std::uint32_t opcode, std::uint64_t unique, std::uint64_t n
   return message;
 }
 
-inline Message read_message(std::uint64_t unique, std::uint64_t offset, std::uint32_t size) {
+// `caller`: the thread whose request it is.
+inline Message read_message(std::uint64_t unique, std::uint64_t offset, std::uint32_t size,
+                            std::uint32_t caller = 0) {
   fuse_read_in in{};
   in.fh = 11;
   in.offset = offset;
   in.size = size;
-  return make_message(FUSE_READ, unique, kDeviceNode, in);
+  Message message = make_message(FUSE_READ, unique, kDeviceNode, in);
+  std::memcpy(message.data() + offsetof(fuse_in_header, pid), &caller, sizeof(caller));
+  return message;
 }
 
 inline Message write_message(std::uint64_t unique, std::uint64_t offset, const std::string& data) {
