@@ -142,6 +142,9 @@ bool Pool::no_block(const Status& status, ThinIo& io) {
   } else {
     run_out_of_space();
   }
+  if (tuning_.at_place) {
+    tuning_.at_place("no space: again");
+  }
   return true;
 }
 
@@ -218,8 +221,9 @@ void Pool::make_space() {
   }
 }
 
-// Somebody has seen that there is no free block. Who frees one before the mode says so has no
-// reason to end it: then what waits would wait for nobody.
+// Somebody has seen that there is no free block. One that is freed between that look and the change
+// of mode ends nothing, as who frees it still sees `rw`: what waits would wait for nobody. So this
+// looks again.
 void Pool::run_out_of_space() {
   if (tuning_.at_place) {
     tuning_.at_place("no space: seen");

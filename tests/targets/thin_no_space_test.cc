@@ -280,35 +280,56 @@ TEST_F(ThinNoSpace, WhatHasItsPlaceGoesOn) {
   EXPECT_EQ(harness_.read("thin", 9 * kBlock, 8), fake::pattern(8, 109));
 }
 
-// Another thread frees a block and commits that, right between the look and the mode.
-TEST_F(ThinNoSpace, ABlockThatIsFreedAsTheModeChangesIsFound) {
-  int looks = 0;
-  thinp::PoolTuning tuning;
-  tuning.at_place = [&](std::string_view place) {
-    EXPECT_EQ(place, "no space: seen");
-    if (++looks == 1) {
+// Other threads free a block and commit that, right between the look and the mode, each time; and
+// take it, so many times, before who looked can.
+class ThinNoSpaceRace : public ThinNoSpace {
+ protected:
+  void lose(std::uint64_t races) {
+    std::uint64_t looks = 0;
+    thinp::PoolTuning tuning;
+    tuning.at_place = [&](std::string_view place) {
       thinp::Pool& pool = *thinp::find_pool(harness_.device("pool"));
-      EXPECT_TRUE((*pool.open_volume(0))->dev->remove(3, 4, nullptr).ok());
-      EXPECT_TRUE(pool.commit().ok());
-      EXPECT_EQ(pool.metadata().free_data_blocks(), 1U);
+      ThinDevice& device = *(*pool.open_volume(0))->dev;
+      if (place == "no space: seen") {
+        EXPECT_TRUE(device.remove(looks, looks + 1, nullptr).ok());
+        ++looks;
+        EXPECT_TRUE(pool.commit().ok());
+        EXPECT_EQ(pool.metadata().free_data_blocks(), 1U);
+      } else if (looks <= races) {
+        EXPECT_EQ(place, "no space: again");
+        const auto block = device.allocate_data_block();
+        ASSERT_TRUE(block.ok()) << block.status().message();
+        EXPECT_TRUE(device.insert(20 + looks, *block).ok());
+      }
+    };
+    thinp::set_pool_tuning(tuning);
+    make_pool(4);
+    make_thin("thin", 0, 64);
+    for (sector_t block = 0; block < 4; ++block) {
+      ASSERT_EQ(harness_.write("thin", block * kBlock, fake::pattern(kBlock, block)),
+                BlkStatus::kOk);
     }
-  };
-  thinp::set_pool_tuning(tuning);
-  make_pool(4);
-  make_thin("thin", 0, 64);
-  for (sector_t block = 0; block < 4; ++block) {
-    ASSERT_EQ(harness_.write("thin", block * kBlock, fake::pattern(kBlock, block)), BlkStatus::kOk);
+    fake::AsyncBio bio(harness_.device("thin"), 9 * kBlock, fake::pattern(8, 109));
+    bio.submit();
+    harness_.env().run();
+    EXPECT_EQ(looks, races + 1);
+    if (!bio.done()) {
+      ADD_FAILURE() << "it waits beside a free block";
+      reload(8);
+    }
+    EXPECT_EQ(bio.status(), BlkStatus::kOk);
+    EXPECT_EQ(mode(), "rw");
+    EXPECT_EQ(used(), "4/4");
+    EXPECT_EQ(harness_.read("thin", 9 * kBlock, 8), fake::pattern(8, 109));
   }
-  fake::AsyncBio bio(harness_.device("thin"), 9 * kBlock, fake::pattern(8, 109));
-  bio.submit();
-  harness_.env().run();
-  EXPECT_EQ(looks, 1);
-  ASSERT_TRUE(bio.done()) << "it waits beside a free block";
-  EXPECT_EQ(bio.status(), BlkStatus::kOk);
-  EXPECT_EQ(mode(), "rw");
-  EXPECT_EQ(used(), "4/4");
-  EXPECT_EQ(harness_.read("thin", 9 * kBlock, 8), fake::pattern(8, 109));
-}
+};
+
+TEST_F(ThinNoSpaceRace, ABlockThatIsFreedAsTheModeChangesIsFound) { lose(0); }
+
+TEST_F(ThinNoSpaceRace, SoIsOneAfterAnotherWasTaken) { lose(1); }
+
+// The third time the pool does not try to make space any more: it only looks and changes its mode.
+TEST_F(ThinNoSpaceRace, SoIsOneAfterAllTriesHaveFailed) { lose(2); }
 
 TEST_F(ThinNoSpace, WithoutATimeoutItWaitsForEver) {
   thinp::PoolTuning tuning;
