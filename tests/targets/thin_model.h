@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -30,7 +31,36 @@ struct Cell {
   unsigned now = 0;              // what a read must give; 0: zeroes
   std::set<unsigned> perhaps{};  // what it may be after a crash, besides: older and newer
 };
-using Model = std::map<unsigned, std::vector<Cell>>;  // by device id
+// Whether a block may be mapped. What is not reads as zeroes, in every pool.
+struct Mapping {
+  bool now = false;          // something was written to it since it was discarded
+  bool after_crash = false;  // in some state that a crash may leave; true where `now` is
+};
+struct Volume {
+  void committed() {
+    for (Cell& cell : cells) {
+      cell.perhaps.clear();
+    }
+    for (Mapping& block : blocks) {
+      block.after_crash = block.now;
+    }
+  }
+  std::vector<Cell> cells = std::vector<Cell>(kCells);
+  std::array<Mapping, kDeviceBlocks> blocks{};
+};
+using Model = std::map<unsigned, Volume>;  // by device id
+
+// MAPPERFS_SEED=FIRST-LAST, as the metadata's tests; 1 to `few` unless told.
+inline auto seeds(unsigned few) {
+  unsigned first = 1;
+  unsigned last = few;
+  if (const char* text = std::getenv("MAPPERFS_SEED")) {
+    char* end = nullptr;
+    first = static_cast<unsigned>(std::strtoul(text, &end, 10));
+    last = *end == '-' ? static_cast<unsigned>(std::strtoul(end + 1, nullptr, 10)) : first;
+  }
+  return ::testing::Range(first, last + 1);
+}
 
 class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned> {
  protected:
@@ -40,7 +70,7 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
   static std::string name(unsigned id) { return fmt::format("t{}", id); }
   // A device that exists, or one that does not.
   unsigned pick() { return std::next(model_.begin(), below(model_.size()))->first; }
-  // If not, what nobody wrote may be anything.
+  // If not, what nobody wrote to a mapped block may be anything.
   [[nodiscard]] static bool zeroes() { return GetParam() % 3 != 1; }
   // Made once: they are looked at again and again, and sanitizers make the making slow.
   const fake::Bytes& contents(unsigned tag) const {
@@ -60,10 +90,8 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
     if (cut()) {
       return;
     }
-    for (auto& [id, cells] : model_) {
-      for (Cell& cell : cells) {
-        cell.perhaps.clear();
-      }
+    for (auto& [id, volume] : model_) {
+      volume.committed();
     }
   }
   static void set(Cell& cell, unsigned tag) {
@@ -73,19 +101,21 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
 
   void write() {
     const unsigned id = pick();
+    Volume& volume = model_[id];
     const std::size_t first = below(kCells);
     const std::size_t count = 1 + below(std::min(kCells - first, 2 * kCellsPerBlock));
     fake::Bytes data;
     for (std::size_t i = first; i < first + count; ++i) {
       const fake::Bytes& cell = contents(++tag_);
       data.insert(data.end(), cell.begin(), cell.end());
-      set(model_[id][i], tag_);
+      set(volume.cells[i], tag_);
+      volume.blocks.at(i / kCellsPerBlock) = {true, true};
     }
     const bool fua = below(10) == 0;
     ASSERT_TRUE(went(harness_.write(name(id), first * kCellSectors, data, fua ? kBioFua : 0)));
     if (fua && !cut()) {
       for (std::size_t i = first; i < first + count; ++i) {
-        model_[id][i].perhaps.clear();
+        volume.cells[i].perhaps.clear();
       }
     }
   }
@@ -98,21 +128,22 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
     const std::size_t begin = (first + kCellsPerBlock - 1) / kCellsPerBlock * kCellsPerBlock;
     const std::size_t end = (first + count) / kCellsPerBlock * kCellsPerBlock;
     for (std::size_t i = begin; i < end; ++i) {
-      set(model_[id][i], 0);
+      set(model_[id].cells[i], 0);
+      model_[id].blocks.at(i / kCellsPerBlock).now = false;  // after a crash, if that is not lost
     }
   }
   void make() {
     const unsigned id = next_id_++;
-    std::vector<Cell> cells(kCells);
+    Volume volume;
     std::string text = fmt::format("create_thin {}", id);
     if (!model_.empty() && below(3) != 0) {
       const unsigned origin = pick();
       text = fmt::format("create_snap {} {}", id, origin);
-      cells = model_[origin];
+      volume = model_[origin];
     }
     const int error = message_error(text);
     ASSERT_TRUE(error == 0 || cut()) << text << ": " << error;
-    model_[id] = std::move(cells);
+    model_[id] = std::move(volume);
     if (cut()) {
       unsure_ = id;
       return;
@@ -138,13 +169,11 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
     if (cut()) {
       return;
     }
-    for (Cell& cell : model_[id]) {
-      cell.perhaps.clear();
-    }
+    model_[id].committed();
   }
   // What is there of it: a cut may have come at any step of opening.
   void close() {
-    for (const auto& [id, cells] : model_) {
+    for (const auto& [id, volume] : model_) {
       if (harness_.engine().find(name(id)).ok()) {
         remove(name(id));
       }
@@ -164,7 +193,7 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
       model_.erase(*unsure_);
     }
     unsure_.reset();
-    for (const auto& [id, cells] : model_) {
+    for (const auto& [id, volume] : model_) {
       const Status opened = harness_.set_table(name(id), line(id));
       ASSERT_TRUE(opened.ok() || cut()) << opened.message();
     }
@@ -190,11 +219,14 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
   }
   // What is found after a crash is what there is.
   void adopt_all() {
-    for (auto& [id, cells] : model_) {
+    for (auto& [id, volume] : model_) {
       const fake::Bytes data = harness_.read(name(id), 0, kCells * kCellSectors);
       ASSERT_FALSE(data.empty());
+      for (Mapping& block : volume.blocks) {
+        block.now = block.after_crash;
+      }
       for (std::size_t i = 0; i < kCells; ++i) {
-        adopt(id, i, cells[i], data);
+        adopt(id, i, data);
       }
     }
   }
@@ -207,10 +239,12 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
     const std::size_t at = sector * kSectorBytes;
     return std::memcmp(real + at, contents(tag).data() + at, kSectorBytes) == 0;
   }
-  // Whether they may stand for it.
+  // Whether they may stand for it in cell `i`.
   template <typename... Sector>
-  bool holds(const std::byte* real, unsigned tag, Sector... sector) const {
-    return (tag == 0 && !zeroes()) || is(real, tag, sector...);
+  bool holds(const Volume& volume, std::size_t i, const std::byte* real, unsigned tag,
+             Sector... sector) const {
+    const bool anything = !zeroes() && volume.blocks.at(i / kCellsPerBlock).now;
+    return (tag == 0 && anything) || is(real, tag, sector...);
   }
   // Which write a sector's contents come from, for who has to find out.
   std::string owner_of(std::size_t sector, const std::byte* real) const {
@@ -222,20 +256,22 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
     return "what nobody wrote";
   }
   // Finds out which of its possible states a cell has, sector by sector: a write may be torn.
-  void adopt(unsigned id, std::size_t i, Cell& cell, const fake::Bytes& data) {
+  void adopt(unsigned id, std::size_t i, const fake::Bytes& data) {
+    Volume& volume = model_[id];
+    Cell& cell = volume.cells[i];
     std::set<unsigned> tags = cell.perhaps;
     tags.insert(cell.now);
     const std::byte* const real = data.data() + i * kCellSectors * kSectorBytes;
     // 0, which may be anything, is the last to be thought of.
-    const auto tag =
-        std::find_if(tags.rbegin(), tags.rend(), [&](unsigned one) { return holds(real, one); });
+    const auto tag = std::find_if(tags.rbegin(), tags.rend(),
+                                  [&](unsigned one) { return holds(volume, i, real, one); });
     if (tag != tags.rend()) {
       cell = Cell{*tag, {}};
       return;
     }
     for (std::size_t sector = 0; sector < kCellSectors; ++sector) {
       ASSERT_TRUE(std::any_of(tags.begin(), tags.end(),
-                              [&](unsigned one) { return holds(real, one, sector); }))
+                              [&](unsigned one) { return holds(volume, i, real, one, sector); }))
           << "seed " << GetParam() << ": device " << id << " cell " << i << " sector " << sector
           << " holds " << owner_of(sector, real) << ", not "
           << fmt::format("{}", fmt::join(tags, " "));
@@ -247,20 +283,20 @@ class ThinModel : public ThinTest, public ::testing::WithParamInterface<unsigned
   }
   // Every device has what the model says.
   void verify() {
-    for (const auto& [id, cells] : model_) {
+    for (const auto& [id, volume] : model_) {
       const fake::Bytes data = harness_.read(name(id), 0, kCells * kCellSectors);
       ASSERT_FALSE(data.empty());
       for (std::size_t i = 0; i < kCells; ++i) {
         const std::byte* const real = data.data() + i * kCellSectors * kSectorBytes;
-        ASSERT_TRUE(holds(real, cells[i].now))
+        ASSERT_TRUE(holds(volume, i, real, volume.cells[i].now))
             << "seed " << GetParam() << ": device " << id << " cell " << i << " starts with "
-            << owner_of(0, real) << ", not " << cells[i].now;
+            << owner_of(0, real) << ", not " << volume.cells[i].now;
       }
     }
   }
   // All devices go, and then no block may be in use.
   void expect_nothing_leaks() {
-    for (const auto& [id, cells] : model_) {
+    for (const auto& [id, volume] : model_) {
       remove(name(id));
       EXPECT_EQ(message_error(fmt::format("delete {}", id)), 0);
     }

@@ -21,7 +21,7 @@ TEST_P(ThinModel, NothingIsLostAndNothingIsForeign) {
   expect_nothing_leaks();
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, ThinModel, ::testing::Range(1U, fake::kSanitized ? 4U : 7U));
+INSTANTIATE_TEST_SUITE_P(Seeds, ThinModel, seeds(fake::kSanitized ? 3 : 6));
 
 }  // namespace
 
