@@ -164,18 +164,25 @@ class Plan(unittest.TestCase):
     def test_quick_is_under_two_minutes_by_plan(self):
         args = run.options(["--quick"])
         plan = p.choose(self.entries, quick=True)
-        self.assertLess(p.expected_seconds(plan, args.rounds, args.seconds, args.size), 110)
+        self.assertLess(p.expected_seconds(plan, args.rounds, args.seconds, args.size, True), 110)
 
     def test_five_rounds_are_three_quarters_of_an_hour_by_plan(self):
-        self.assertLess(p.expected_seconds(p.choose(self.entries), 5, 1, 2 << 30), 45 * 60)
+        self.assertLess(p.expected_seconds(p.choose(self.entries), 5, 1, 2 << 30, True), 45 * 60)
 
     def test_of_a_part_only_what_was_measured_is_said(self):
         plan = p.choose(self.entries, ["2x16"], ["qemu", "delay 0, dev"])
         (label, job, cases, against, _), *more = run.goals_of(plan, ["dev", "uring"], False, True)
-        self.assertEqual((job, against, more), ("randrw 4K 2x16", p.QSD, []))
-        self.assertIn("mapperfs delay 0, dev", cases)
+        self.assertEqual((job, cases, against, more), ("randrw 4K 2x16", ("mapperfs delay 0, dev",), p.QSD, []))
         whole = run.goals_of(p.choose(self.entries), ["dev", "uring"], True, False)
         self.assertEqual(whole, p.goals(["dev", "uring"]) + engine_alone.goals())
+
+    def test_the_list_names_whatever_is_run(self):
+        plan = p.choose(self.entries, ["1x16"], ["qemu", "delay 0, dev"])
+        self.assertEqual(run.listed(plan, False), f"randrw 4K 1x16\n  mapperfs delay 0, dev\n  {p.QSD}")
+        with_engine = run.listed(plan, True).splitlines()
+        for name in (engine_alone.JOB, *(f"  {case}" for case in engine_alone.WANTED), f"  {p.QSD}"):
+            self.assertIn(name, with_engine)
+        self.assertGreater(p.expected_seconds(plan, 1, 1, 0, True), p.expected_seconds(plan, 1, 1, 0, False))
 
     def test_fio_is_never_told_parts_of_seconds(self):
         for word in run.fio_argv("/x", "randrw 4K sync", 1 << 20, 0.7):
@@ -203,12 +210,20 @@ class Report(unittest.TestCase):
         for nr in (1, 2):
             for name, iops in (("a", 600), ("b", 450), ("c", 500), ("against", 100)):
                 results.add("job", name, nr, sample(iops))
-        goals = [("least of all, {least}", "job", ("a", "b", "never run"), "against", 4.0),
-                 ("none, {least}", "job", ("never run",), "against", 4.0)]
+        goals = [("least of {count}, {least}", "job", ("a", "b", "c"), "against", 4.0)]
+        self.assertRegex(results.goals(goals).splitlines()[1], r"^least of 3, b +4\.00 +4\.50 ")
+        self.assertEqual(json.loads(results.json(goals, "a machine"))["goals"][0]["label"], "least of 3, b")
+
+    def test_nothing_is_the_least_while_one_of_several_is_missing(self):
+        results = report.Results()
+        for name in ("a", "b", "against"):
+            results.add("job", name, 1, sample(600))
+        goals = [("least of {count}, {least}", "job", ("a", "b", "dropped out"), "against", 0.5),
+                 ("least of {count}, {least}", "job", ("dropped out",), "against", 0.5)]
         lines = results.goals(goals).splitlines()
-        self.assertRegex(lines[1], r"^least of all, b +4\.00 +4\.50 ")
-        self.assertRegex(lines[2], r"^none, never run .* not measured")
-        self.assertEqual(json.loads(results.json(goals, "a machine"))["goals"][0]["label"], "least of all, b")
+        self.assertRegex(lines[1], r"^least of 3, 2 measured +0\.50 +- +not measured$")
+        self.assertRegex(lines[2], r"^least of 1, 0 measured .* not measured$")
+        self.assertIsNone(json.loads(results.json(goals, "a machine"))["goals"][0]["reached"])
 
     def test_a_figure_is_held_against_what_is_wanted_of_it(self):
         results = report.Results()

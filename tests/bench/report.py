@@ -76,20 +76,24 @@ class Results:
         return "\n".join(lines)
 
     def least_of(self, job, contenders, b):
-        """Of several that have to reach the same, the one that is the farthest from it; the first if none was measured."""
-        measured = [a for a in contenders if self.ratios(job, a, b)]
-        return min(measured, key=lambda a: median(self.ratios(job, a, b)), default=contenders[0])
+        """Of several that all have to reach the same, the one that is the farthest from it; None where one of them was
+        not measured, which may be the least."""
+        if not all(self.ratios(job, a, b) for a in contenders):
+            return None
+        return min(contenders, key=lambda a: median(self.ratios(job, a, b)))
 
     def reached(self, goals):
-        """(label, at least, median of the ratios or None, their spread, median of the ratios of CPU time by I/O)."""
+        """(label, at least, median of the ratios or None where something is missing, their spread, median of the ratios
+        of CPU time by I/O)."""
         for label, job, a, b, least in goals:
             if b == MILLIONS:
                 figures = [value / 1e6 for value in self.values(job, a)]
                 yield label, least, median(figures) if figures else None, spread(figures), None
                 continue
             if not isinstance(a, str):
-                a = self.least_of(job, a, b)
-                label = label.format(least=a)
+                cases, a = a, self.least_of(job, a, b)
+                measured = sum(1 for case in cases if self.ratios(job, case, b))
+                label = label.format(count=len(cases), least=a or f"{measured} measured")
             ratios = self.ratios(job, a, b)
             cpu = self.ratios(job, b, a, "cpu_us")
             yield (label, least, median(ratios) if ratios else None, spread(ratios) if ratios else 0.0,
@@ -97,7 +101,7 @@ class Results:
 
     def goals(self, goals):
         """goals: (label, job, a, b, at least). One line each, with what was reached. `a`: a name, or several, of which
-        the one that reached least is shown as {least} in the label."""
+        the one that reached least is shown as {least} in the label, or how many of {count} were measured where not all were."""
         lines = [f"{'ratio of IOPS':<88}{'at least':>9}{'reached':>9}{'±%':>4}{'by CPU':>8}"]
         for label, least, reached, width, cpu in self.reached(goals):
             if reached is None:
