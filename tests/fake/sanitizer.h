@@ -1,5 +1,5 @@
-// Which sanitizer the tests are built with. What a sanitizer finds shows with any seed, while it
-// makes each several times as slow: sweeps over seeds and steps are shorter under one.
+// Which sanitizer the tests are built with. Most of what a sanitizer finds shows with any seed,
+// while it makes each several times as slow: sweeps over seeds and steps are shorter under one.
 #pragma once
 
 namespace mapperfs::fake {

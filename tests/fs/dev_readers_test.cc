@@ -20,6 +20,7 @@
 #include "engine/mapped_device.h"
 #include "fs/io_request.h"
 #include "fs/message_router.h"
+#include "tests/fake/sanitizer.h"
 #include "tests/fs/fuse_messages.h"
 #include "tests/fs/world.h"
 
@@ -397,9 +398,9 @@ class NoMoreMemory {
 };
 
 TEST_F(DevReadersTest, WithoutMemoryRequestsWaitForTheBuffersThatAreAway) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "a sanitizer needs address space of its own";
-#endif
+  if (fake::kSanitized) {
+    GTEST_SKIP() << "a sanitizer needs address space of its own";
+  }
   handler_.hold = true;
   serve();
   kernel_.send(fuse_test::read_message(2, 0, 512));
