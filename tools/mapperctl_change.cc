@@ -25,15 +25,12 @@ std::string suspend_flags(const Options& opt) {
   return flags;
 }
 
-// One command for one device, whose name goes behind it; with `describe`, -v shows what became of
-// it.
-bool simple(Session& session, const Args& args, std::string_view verb, const std::string& command,
-            bool describe) {
-  const auto device = session.select(first_or_null(args), verb);
-  if (!device) return false;
-  const Reply reply = session.client()->run(command + escape_word(device->name));
-  if (!reply.ok()) return session.ioctl_failed(verb, device->ident, reply);
-  return !describe || session.opt().verbose == 0 || print_info_of(session, device->name);
+// One command for one device, whose name goes behind it; -v shows what became of it.
+bool simple(Session& session, const Selected& device, std::string_view verb,
+            const std::string& command) {
+  const Reply reply = session.client()->run(command + escape_word(device.name));
+  if (!reply.ok()) return session.ioctl_failed(verb, device.ident, reply);
+  return session.opt().verbose == 0 || print_info_of(session, device.name);
 }
 
 // Replaces the table by one that fails everything. dmsetup does it in steps, and of a device that
@@ -64,6 +61,19 @@ bool remove_once_or_retry(Session& session, const Selected& device) {
     next_try += kRemovePause;
     std::this_thread::sleep_until(next_try);
   }
+}
+
+void warn_of_cookie(Session& session) {
+  if (session.opt().force > 0 && !session.opt().udev_cookie.empty()) {
+    fmt::print(session.err(), "WARNING: Use of cookie and --force is not compatible.\n");
+  }
+}
+
+// With --force a table that fails everything comes first.
+bool wipe_and_remove(Session& session, const Selected& device) {
+  // Like there, a device that cannot be wiped is still tried to be removed.
+  if (session.opt().force > 0) wipe(session, device, "--noflush --nolockfs ");
+  return remove_once_or_retry(session, device);
 }
 
 // Sends the whole list away and says how many devices stayed.
@@ -112,14 +122,14 @@ bool parse_sector(const std::string& word, unsigned long long& sector) {
 }  // namespace
 
 bool verb_remove(Session& session, const Args& args) {
-  if (session.opt().force > 0 && !session.opt().udev_cookie.empty()) {
-    fmt::print(session.err(), "WARNING: Use of cookie and --force is not compatible.\n");
-  }
+  warn_of_cookie(session);
   const auto device = session.select(first_or_null(args), "remove");
-  if (!device) return false;
-  // Like there, a device that cannot be wiped is still tried to be removed.
-  if (session.opt().force > 0) wipe(session, *device, "--noflush --nolockfs ");
-  return remove_once_or_retry(session, *device);
+  return device && wipe_and_remove(session, *device);
+}
+
+bool remove_device(Session& session, const Selected& device) {
+  warn_of_cookie(session);
+  return wipe_and_remove(session, device);
 }
 
 bool verb_remove_all(Session& session, const Args&) {
@@ -147,22 +157,40 @@ bool verb_remove_all(Session& session, const Args&) {
 }
 
 bool verb_suspend(Session& session, const Args& args) {
-  return simple(session, args, "suspend", "suspend " + suspend_flags(session.opt()), true);
+  const auto device = session.select(first_or_null(args), "suspend");
+  return device && suspend_device(session, *device);
+}
+
+bool suspend_device(Session& session, const Selected& device) {
+  return simple(session, device, "suspend", "suspend " + suspend_flags(session.opt()));
 }
 
 bool verb_resume(Session& session, const Args& args) {
-  return simple(session, args, "resume", "resume " + suspend_flags(session.opt()), true);
+  const auto device = session.select(first_or_null(args), "resume");
+  return device && resume_device(session, *device);
+}
+
+bool resume_device(Session& session, const Selected& device) {
+  return simple(session, device, "resume", "resume " + suspend_flags(session.opt()));
 }
 
 bool verb_clear(Session& session, const Args& args) {
-  return simple(session, args, "clear", "clear ", true);
+  const auto device = session.select(first_or_null(args), "clear");
+  return device && clear_device(session, *device);
+}
+
+bool clear_device(Session& session, const Selected& device) {
+  return simple(session, device, "clear", "clear ");
 }
 
 bool verb_wipe_table(Session& session, const Args& args) {
   const auto device = session.select(first_or_null(args), "table");
-  if (!device) return false;
+  return device && wipe_device(session, *device);
+}
+
+bool wipe_device(Session& session, const Selected& device) {
   const Options& opt = session.opt();
-  return wipe(session, *device, opt.force > 0 ? "--noflush --nolockfs " : suspend_flags(opt));
+  return wipe(session, device, opt.force > 0 ? "--noflush --nolockfs " : suspend_flags(opt));
 }
 
 bool verb_rename(Session& session, const Args& args) {

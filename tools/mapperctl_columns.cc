@@ -2,11 +2,10 @@
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 
-#include <algorithm>
 #include <cstdlib>
-#include <map>
 #include <thread>
 
+#include "tools/mapperctl_choice.h"
 #include "tools/mapperctl_report.h"
 #include "tools/mapperctl_tree.h"
 #include "tools/mapperctl_verbs.h"
@@ -68,12 +67,14 @@ std::optional<Cell> state_cell(const Device& device, std::string_view id) {
 
 std::optional<Cell> deps_cell(const Session& session, const Device& device, std::string_view id) {
   std::vector<std::string> words;
-  if (id == "device_count") return number_cell(static_cast<int64_t>(device.deps.size()));
+  // Names come from the tree of devices, which is one of live tables, with --inactive too.
+  const auto& asked = session.opt().inactive ? device.inactive_deps : device.deps;
+  if (id == "device_count") return number_cell(static_cast<int64_t>(asked.size()));
   const bool names = id == "devs_used";
   const bool numbers = id == "devnos_used";
   const bool blocks = id == "blkdevs_used";
   if (!names && !numbers && !blocks) return std::nullopt;
-  for (const Dep& dep : device.deps) {
+  for (const Dep& dep : names ? device.deps : asked) {
     if (names && dep.mapped) words.push_back(session.shown(dep.name));
     if (numbers && !dep.is_file()) words.push_back(fmt::format("{}:{}", dep.major, dep.minor));
     if (blocks) words.push_back(dep.is_file() ? dep.name : block_name(dep));
@@ -81,75 +82,24 @@ std::optional<Cell> deps_cell(const Session& session, const Device& device, std:
   return text_cell(join(words));
 }
 
-// Who uses a device: known once all devices are.
-class Users {
- public:
-  explicit Users(const std::vector<Device>& devices) {
-    for (const Device& device : devices) {
-      for (const Dep& dep : device.deps) {
-        if (dep.mapped) users_[dep.name].push_back(&device);
-      }
-    }
-  }
-
-  std::optional<Cell> cell(const Session& session, const Device& device,
-                           std::string_view id) const {
-    static const std::vector<const Device*> kNobody;
-    const auto found = users_.find(device.name);
-    const auto& users = found == users_.end() ? kNobody : found->second;
-    if (id == "device_ref_count") return number_cell(static_cast<int64_t>(users.size()));
-    std::vector<std::string> words;
-    for (const Device* const user : users) {
-      words.push_back(id == "names_using_dev" ? session.shown(user->name)
-                                              : fmt::format("{}:{}", user->major, user->minor));
-    }
-    return text_cell(join(words));
-  }
-
- private:
-  std::map<std::string, std::vector<const Device*>> users_;
-};
-
-// With --inactive the targets that are counted are those of the inactive tables. False: not known,
-// and that was said.
-bool count_inactive_targets(Session& session, std::vector<Device>& devices) {
-  const auto tables = session.client()->tables({false, true, false, false});
-  if (!tables.ok()) return session.ioctl_failed("info", {}, tables.reply);
-  std::map<std::string_view, size_t> counts;
-  for (const DeviceTable& table : tables.value) counts[table.name] = table.lines.size();
-  for (Device& device : devices) device.targets = static_cast<uint32_t>(counts[device.name]);
-  return true;
-}
-
-bool is_users_field(std::string_view id) {
-  return id == "device_ref_count" || id == "names_using_dev" || id == "devnos_using_dev";
-}
-
 // One round of the report. False: a device named is missing; the rows before it are in.
 bool fill(Session& session, const Args& args, Report& report, bool& any_device) {
-  Client* const client = session.client();
-  if (client == nullptr) return false;
-  auto devices = client->list();
-  if (!devices.ok()) return session.ioctl_failed("info", {}, devices.reply);
-  if (session.opt().inactive && !count_inactive_targets(session, devices.value)) return false;
-  const Users users(devices.value);
+  auto rows = DeviceRows::fetch(session, "info");
+  if (!rows) return false;
+  if (session.opt().inactive && !rows->count_inactive_targets(session)) return false;
   const auto add = [&](const Device& device) {
     any_device = true;
-    report.add([&](const Field& field) {
-      if (is_users_field(field.id)) return *users.cell(session, device, field.id);
-      return device_cell(session, device, field);
-    });
+    report.add([&](const Field& field) { return rows->cell(session, device, field); });
   };
   if (args.empty() && !session.selects_by_number_or_uuid()) {
-    for (const Device& device : devices.value) add(device);
+    for (const Device& device : rows->devices()) add(device);
     return true;
   }
   for (size_t i = 0; i == 0 || i < args.size(); ++i) {
     const auto selected = session.select(args.empty() ? nullptr : &args[i], "");
     if (!selected) return false;
-    const auto device = std::find_if(devices.value.begin(), devices.value.end(),
-                                     [&](const Device& d) { return d.name == selected->name; });
-    if (device == devices.value.end()) return session.fail("Device does not exist.");
+    const Device* const device = rows->find(selected->name);
+    if (device == nullptr) return session.fail("Device does not exist.");
     add(*device);
   }
   return true;
@@ -194,6 +144,7 @@ bool info_columns(Session& session, const Args& args) {
     case Report::Outcome::kFailed:
       return session.fail_silently();
   }
+  if (refuse_statistics(session, parse_selection(session.opt().select.value_or("")))) return false;
   return repeat(session.opt(), session.out(), [&] {
     bool any_device = false;
     const bool found = fill(session, args, *report, any_device);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tools/mapperctl_choice.h"
 #include "tools/mapperctl_json.h"
 #include "tools/mapperctl_report.h"
 #include "tools/mapperctl_tree.h"
@@ -206,14 +207,16 @@ bool verb_deps(Session& session, const Args& args) {
   std::vector<Device> devices;
   bool found = true;
   if (everything || session.opt().select) {
-    auto all = selected_devices(session, "deps", args);
-    if (!all) return false;
-    devices = std::move(*all);
+    auto choice = Choice::create(session, "deps", Choice::Act::kReads);
+    if (!choice) return false;
+    found = choice->for_each(args, [&](const Device& device) {
+      devices.push_back(device);
+      return true;
+    });
   } else {
     found = fetch(session, args, "deps", devices);
   }
   if (session.opt().json) return deps_json(session, devices), found;
-  if (everything && devices.empty() && !session.opt().select) return no_devices(session);
   const bool with_name = everything || args.size() > 1 || session.opt().select;
   for (const Device& device : devices) print_deps(session, device, with_name);
   return found;

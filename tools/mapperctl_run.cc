@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tools/mapperctl_choice.h"
 #include "tools/mapperctl_help.h"
 #include "tools/mapperctl_own.h"
 #include "tools/mapperctl_thin.h"
@@ -17,6 +18,8 @@ namespace {
 struct Verb {
   std::string_view name;
   bool (*run)(Session&, const Args&);
+  // Of the verbs that change each device which -S lets through: what they do to one.
+  bool (*change)(Session&, const Selected&) = nullptr;
 };
 
 bool verb_help(Session& session, const Args&) {
@@ -28,14 +31,14 @@ bool verb_help(Session& session, const Args&) {
 constexpr std::array kVerbs = {
     Verb{"help", verb_help},
     Verb{"create", verb_create},
-    Verb{"remove", verb_remove},
+    Verb{"remove", verb_remove, remove_device},
     Verb{"remove_all", verb_remove_all},
-    Verb{"suspend", verb_suspend},
-    Verb{"resume", verb_resume},
+    Verb{"suspend", verb_suspend, suspend_device},
+    Verb{"resume", verb_resume, resume_device},
     Verb{"load", verb_load},
-    Verb{"clear", verb_clear},
+    Verb{"clear", verb_clear, clear_device},
     Verb{"reload", verb_load},
-    Verb{"wipe_table", verb_wipe_table},
+    Verb{"wipe_table", verb_wipe_table, wipe_device},
     Verb{"rename", verb_rename},
     Verb{"measure", verb_measure},
     Verb{"message", verb_message},
@@ -87,28 +90,16 @@ int usage_error(Session& session, std::string_view sentence) {
   return 1;
 }
 
-// The verbs that change each device which -S lets through.
-bool takes_selection(std::string_view verb) {
-  return verb == "remove" || verb == "suspend" || verb == "resume" || verb == "clear" ||
-         verb == "wipe_table";
-}
-
 bool run_on_selected(Session& session, const Verb& verb, const Args& args) {
-  const auto devices = selected_devices(session, verb.name, args);
-  if (!devices) return false;
-  for (const Device& device : *devices) {
-    if (!verb.run(session, {session.shown(device.name)})) return false;
-  }
-  if (!devices->empty() || !args.empty()) return true;
-  const auto all = session.client()->list();
-  return !all.value.empty() || no_devices(session);
+  auto choice = Choice::create(session, verb.name, Choice::Act::kChanges);
+  return choice && choice->for_each(args, [&](const Device& device) {
+    return verb.change(session, {device.name, {session.shown(device.name), {}, {}, {}}});
+  });
 }
 
 // Runs the verb for all its words, or once for each where that is how it works.
 bool run_verb(Session& session, const Verb& verb, const Usage& usage, const Args& args) {
-  if (session.opt().select && takes_selection(verb.name)) {
-    return run_on_selected(session, verb, args);
-  }
+  if (session.opt().select && verb.change != nullptr) return run_on_selected(session, verb, args);
   if (!usage.repeatable || args.size() < 2) return verb.run(session, args);
   for (const std::string& word : args) {
     if (!verb.run(session, {word})) return false;

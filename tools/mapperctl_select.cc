@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <charconv>
@@ -218,6 +219,7 @@ class SelectionParser {
       return syntax_error(fmt::format("Unrecognised selection field: {}", word), begin,
                           Help::kFields);
     }
+    result_.fields.push_back(field);
     return parse_operator(*field, begin);
   }
 
@@ -321,6 +323,11 @@ class SelectionParser {
 };
 
 }  // namespace
+
+bool ParsedSelection::uses(std::string_view id) const {
+  return std::any_of(fields.begin(), fields.end(),
+                     [id](const Field* field) { return field->id == id; });
+}
 
 ParsedSelection parse_selection(std::string_view text) {
   if (!text.empty()) return SelectionParser(text).run();

@@ -34,6 +34,9 @@ struct ParsedSelection {
   std::unique_ptr<Selection> selection;  // null: an error
   std::string error;                     // lines without the last line end
   Help help = Help::kNone;               // the list that dmsetup prints before the error
+  std::vector<const Field*> fields;      // those that it compares
+
+  bool uses(std::string_view id) const;
 };
 
 ParsedSelection parse_selection(std::string_view text);

@@ -3,14 +3,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <sstream>
 
+#include "tools/mapperctl_choice.h"
 #include "tools/mapperctl_json.h"
-#include "tools/mapperctl_report.h"
 #include "tools/mapperctl_verbs.h"
 
 namespace mapperctl {
@@ -63,22 +62,27 @@ class Fetcher {
  public:
   Fetcher(Session& session, Show show) : session_(session), show_(show) {}
 
-  // Those named if any are.
-  std::optional<std::vector<Shown>> all(const Args& args) {
-    const auto devices = selected_devices(session_, ioctl_of(show_), args);
-    if (!devices) return std::nullopt;
+  bool all(std::vector<Shown>& shown) {
+    const auto rows = DeviceRows::fetch(session_, ioctl_of(show_));
+    if (!rows) return false;
     auto tables = session_.client()->tables(query());
-    if (!tables.ok()) {
-      session_.ioctl_failed(ioctl_of(show_), {}, tables.reply);
-      return std::nullopt;
-    }
+    if (!tables.ok()) return session_.ioctl_failed(ioctl_of(show_), {}, tables.reply);
     std::map<std::string, std::vector<TableLine>> by_name;
     for (DeviceTable& table : tables.value) by_name[table.name] = std::move(table.lines);
-    std::vector<Shown> shown;
-    for (const Device& device : *devices) {
+    for (const Device& device : rows->devices()) {
       shown.push_back(filter(device, std::move(by_name[device.name])));
     }
-    return shown;
+    return true;
+  }
+
+  // Those that -S lets through. No other is asked: a status may have a device commit.
+  bool chosen(const Args& args, std::vector<Shown>& shown) {
+    auto choice = Choice::create(session_, ioctl_of(show_), Choice::Act::kReads);
+    return choice && choice->for_each(args, [&](const Device& device) {
+      auto fetched = one({device.name, {session_.shown(device.name), {}, {}, {}}});
+      if (fetched) shown.push_back(std::move(*fetched));
+      return fetched.has_value();
+    });
   }
 
   std::optional<Shown> one(const Selected& selected) {
@@ -241,14 +245,12 @@ std::map<std::string, std::string> target_versions(Session& session) {
   return versions;
 }
 
-// Every device, or those named until one is missing: what was found before is still printed.
+// Every device, those that -S lets through, or those named until one is missing: what was found
+// before is still printed.
 bool fetch(Session& session, const Args& args, Show show, std::vector<Shown>& devices) {
   Fetcher fetcher(session, show);
-  if (session.opt().select || (args.empty() && !session.selects_by_number_or_uuid())) {
-    auto all = fetcher.all(args);
-    if (all) devices = std::move(*all);
-    return all.has_value();
-  }
+  if (session.opt().select) return fetcher.chosen(args, devices);
+  if (args.empty() && !session.selects_by_number_or_uuid()) return fetcher.all(devices);
   for (size_t i = 0; i == 0 || i < args.size(); ++i) {
     const auto selected = session.select(args.empty() ? nullptr : &args[i], select_verb(show));
     if (!selected) return false;
@@ -284,53 +286,11 @@ bool show_devices(Session& session, const Args& args, Show show) {
   return print_all(session, devices, show, with_name) && found;
 }
 
-// Keeps of `devices` those that the words or options name, in their order.
-bool keep_named(Session& session, const Args& args, std::vector<Device>& devices) {
-  std::vector<Device> named;
-  for (size_t i = 0; i == 0 || i < args.size(); ++i) {
-    const auto selected = session.select(args.empty() ? nullptr : &args[i], "");
-    if (!selected) return false;
-    const auto found = std::find_if(devices.begin(), devices.end(), [&](const Device& device) {
-      return device.name == selected->name;
-    });
-    if (found == devices.end()) return session.fail("Device does not exist.");
-    named.push_back(*found);
-  }
-  devices = std::move(named);
-  return true;
-}
-
 }  // namespace
 
 bool no_devices(Session& session) {
   if (!session.opt().json) fmt::print(session.out(), "No devices found\n");
   return true;
-}
-
-std::optional<std::vector<Device>> selected_devices(Session& session, std::string_view verb,
-                                                    const Args& args) {
-  Client* const client = session.client();
-  if (client == nullptr) return std::nullopt;
-  auto devices = client->list();
-  if (!devices.ok()) {
-    session.ioctl_failed(verb, {}, devices.reply);
-    return std::nullopt;
-  }
-  const bool everything = args.empty() && !session.selects_by_number_or_uuid();
-  if (!everything && !keep_named(session, args, devices.value)) return std::nullopt;
-  if (!session.opt().select) return std::move(devices.value);
-  const ParsedSelection parsed = parse_selection(*session.opt().select);
-  if (!parsed.selection) {
-    complain_selection(parsed, session.err());
-    session.fail_silently();
-    return std::nullopt;
-  }
-  std::vector<Device> chosen;
-  for (Device& device : devices.value) {
-    const auto cells = [&](const Field& field) { return device_cell(session, device, field); };
-    if (parsed.selection->matches(cells)) chosen.push_back(std::move(device));
-  }
-  return chosen;
 }
 
 bool list_by_target(Session& session) { return show_devices(session, {}, Show::kNames); }

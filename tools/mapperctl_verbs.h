@@ -23,6 +23,12 @@ bool verb_suspend(Session& session, const Args& args);
 bool verb_resume(Session& session, const Args& args);
 bool verb_clear(Session& session, const Args& args);
 bool verb_wipe_table(Session& session, const Args& args);
+// The same for a device that -S chose: what its name looks like does not matter any more.
+bool remove_device(Session& session, const Selected& device);
+bool suspend_device(Session& session, const Selected& device);
+bool resume_device(Session& session, const Selected& device);
+bool clear_device(Session& session, const Selected& device);
+bool wipe_device(Session& session, const Selected& device);
 bool verb_rename(Session& session, const Args& args);
 bool verb_message(Session& session, const Args& args);
 bool verb_setgeometry(Session& session, const Args& args);
@@ -42,7 +48,8 @@ bool print_info_of(Session& session, const std::string& name);
 // mapperctl_columns.cc
 bool verb_splitname(Session& session, const Args& args);
 bool info_columns(Session& session, const Args& args);
-// A column of `info -c` that needs no other device. Those that do are empty.
+// A column of `info -c` that needs no other device. Those that do, and those of statistics, are
+// empty.
 Cell device_cell(const Session& session, const Device& device, const Field& field);
 
 // mapperctl_show.cc
@@ -51,9 +58,7 @@ bool verb_status(Session& session, const Args& args);
 bool verb_measure(Session& session, const Args& args);
 // `ls` restricted to a target type or with a command.
 bool list_by_target(Session& session);
-// The devices that -S lets through, of those named if any are; or nothing after an error.
-std::optional<std::vector<Device>> selected_devices(Session& session, std::string_view verb,
-                                                    const Args& args);
+// Says that there are none, where no JSON is wanted. Always true: it is no failure.
 bool no_devices(Session& session);
 
 // mapperctl_misc.cc

@@ -345,8 +345,19 @@ TEST(AnyVerb, SaysHowToTakeADeadMountAway) {
   EXPECT_NE(run.err.find("fusermount3 -u /mnt/fake takes it away"), std::string::npos) << run.err;
 }
 
+// What was asked of the daemon, questions left out.
+Commands changes_of(const FakeMount& mount) {
+  Commands changes;
+  for (const std::string& command : mount.commands()) {
+    const bool asks = command.starts_with("list") || command.starts_with("table");
+    if (!asks) changes.push_back(command);
+  }
+  return changes;
+}
+
 TEST(Remove, TakesThoseThatASelectionLetsThrough) {
   FakeMount mount;
+  mount.refuse("list d", ENXIO);
   for (const char* name : {"a", "b", "c"}) {
     mount.device(name, list_line(name, "", name[0] - 'a', "L--w"));
     mount.answer(std::string("remove ") + name, "");
@@ -355,17 +366,90 @@ TEST(Remove, TakesThoseThatASelectionLetsThrough) {
   EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=b", "a", "b"}).status, 0);
   EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=b", "a"}).out, "");
   EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name=none"}).out, "");
-  const auto missing = mount.run({"dmsetup", "remove", "-S", "name=a", "a", "d"});
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "nosuch=1"}).status, 1);
+  EXPECT_EQ(changes_of(mount), Commands({"remove a", "remove c", "remove b"}));
+}
+
+TEST(Remove, OfASelectionStopsAtTheFirstNamedThatIsMissing) {
+  FakeMount mount;
+  mount.refuse("list d", ENXIO);
+  for (const char* name : {"a", "b"}) {
+    mount.device(name, list_line(name, "", name[0] - 'a', "L--w"));
+    mount.answer(std::string("remove ") + name, "");
+  }
+  const auto missing = mount.run({"dmsetup", "remove", "-S", "name!=x", "a", "d", "b"});
   EXPECT_EQ(missing.status, 1);
   EXPECT_EQ(missing.err, "Device does not exist.\nCommand failed.\n");
-  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "nosuch=1"}).status, 1);
-  Commands changes;
-  for (const std::string& command : mount.commands()) {
-    if (command.starts_with("remove")) {
-      changes.push_back(command);
-    }
+  EXPECT_EQ(changes_of(mount), Commands({"remove a"}));
+}
+
+TEST(Remove, OfASelectionFromAllGoesOnAfterAFailure) {
+  FakeMount mount;
+  mount.device("a", list_line("a", "", 0, "L--w", 1));
+  mount.device("b", list_line("b", "", 1, "L--w"));
+  mount.refuse("remove a", EBUSY);
+  mount.answer("remove b", "");
+  const auto run = mount.run({"dmsetup", "remove", "-S", ""});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_EQ(run.err,
+            "device-mapper: remove ioctl on a  failed: Device or resource busy\nCommand failed.\n");
+  EXPECT_EQ(changes_of(mount), Commands({"remove a", "remove b"}));
+  EXPECT_EQ(mount.run({"dmsetup", "remove", "-S", "name!=x", "a", "b"}).status, 1);
+  EXPECT_EQ(changes_of(mount), Commands({"remove a", "remove b", "remove a"}));
+}
+
+TEST(WipeTable, OfASelectionKnowsWhoUsesADevice) {
+  FakeMount mount;
+  mount.device("a", list_line("a", "", 0, "L--w", 1));
+  mount.device("s", list_line("s", "", 1, "L--w", 0, 0, "253:0=a"));
+  mount.answer("wipe_table a", "");
+  mount.answer("wipe_table s", "");
+  EXPECT_EQ(mount.run({"dmsetup", "wipe_table", "-S", "device_ref_count=0"}).status, 0);
+  EXPECT_EQ(changes_of(mount), Commands({"wipe_table s"}));
+  EXPECT_EQ(mount.run({"dmsetup", "wipe_table", "-S", "device_ref_count=1", "s", "a"}).status, 0);
+  EXPECT_EQ(changes_of(mount), Commands({"wipe_table s", "wipe_table a"}));
+  EXPECT_EQ(mount.run({"dmsetup", "wipe_table", "-S", "names_using_dev=s && selected=0"}).status,
+            0);
+  EXPECT_EQ(changes_of(mount).size(), 2U);
+}
+
+TEST(WipeTable, OfASelectionByStatisticsIsRefused) {
+  FakeMount mount;
+  mount.device("a", list_line("a", "", 0, "L--w"));
+  for (const char* selection : {"read_count=0", "name=a || region_id=0", "!(obj_type=x)"}) {
+    const auto run = mount.run({"dmsetup", "wipe_table", "-S", selection});
+    EXPECT_EQ(run.status, 1) << selection;
+    EXPECT_NE(run.err.find("is one of statistics"), std::string::npos) << run.err;
   }
-  EXPECT_EQ(changes, Commands({"remove a", "remove c", "remove b"}));
+  EXPECT_EQ(changes_of(mount), Commands());
+}
+
+TEST(Suspend, OfASelectionCountsTheTargetsAskedFor) {
+  FakeMount mount;
+  mount.device("a", list_line("a", "", 0, "LI-w"));
+  mount.device("b", list_line("b", "", 1, "L--w"));
+  mount.answer("table --inactive a", "a: 0 4 zero \na: 4 4 error \n");
+  mount.answer("table --inactive b", "b: \n");
+  mount.answer("suspend a", "");
+  mount.answer("suspend b", "");
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "--inactive", "-S", "segments=1"}).status, 0);
+  EXPECT_EQ(changes_of(mount), Commands());
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "--inactive", "-S", "segments=2"}).status, 0);
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "--inactive", "-S", "segments=0", "a", "b"}).status,
+            0);
+  EXPECT_EQ(changes_of(mount), Commands({"suspend a", "suspend b"}));
+}
+
+// The shown name of the first is what the second would be called, or no name at all.
+TEST(Suspend, OfASelectionIsForTheVeryDevice) {
+  FakeMount mount;
+  mount.device("a\\\\x2fb", list_line("a\\\\x2fb", "", 0, "L--w"));
+  mount.device("x\\\\x5cx20y", list_line("x\\\\x5cx20y", "", 1, "L--w"));
+  mount.device("x\\\\x20y", list_line("x\\\\x20y", "", 2, "L--w"));
+  mount.answer("suspend a\\\\x2fb", "");
+  mount.answer("suspend x\\\\x5cx20y", "");
+  EXPECT_EQ(mount.run({"dmsetup", "suspend", "-S", "minor<2"}).status, 0);
+  EXPECT_EQ(changes_of(mount), Commands({"suspend a\\\\x2fb", "suspend x\\\\x5cx20y"}));
 }
 
 TEST(Suspend, FindsNothingToSelectFrom) {

@@ -187,9 +187,63 @@ TEST_F(ShowTest, OnlyTheTableOfNothingIsAnError) {
 }
 
 TEST_F(ShowTest, StatusOfAllIsSelectable) {
+  mount_.answer("status d1", "d1: 0 1000 linear \n");
   EXPECT_EQ(mount_.run({"dmsetup", "status", "-S", "name=d1"}).out, "d1: 0 1000 linear \n");
   EXPECT_EQ(mount_.run({"dmsetup", "status", "--target", "linear"}).out,
             "d1: 0 1000 linear \nup: 0 1024 linear \n");
+}
+
+TEST_F(ShowTest, SelectionAsksNoOtherDevice) {
+  mount_.answer("status lo", "lo: 0 512 zero \nlo: 512 512 error \n");
+  EXPECT_EQ(mount_.run({"dmsetup", "status", "-S", "name=lo", "lo"}).out,
+            "lo: 0 512 zero \nlo: 512 512 error \n");
+  EXPECT_EQ(mount_.run({"dmsetup", "status", "-S", "name=lo", "d1", "lo"}).status, 0);
+  EXPECT_EQ(mount_.run({"dmsetup", "status", "-S", "name=lo"}).status, 0);
+  for (const std::string& command : mount_.commands()) {
+    EXPECT_TRUE(command == "list" || command.ends_with(" lo")) << command;
+  }
+}
+
+TEST_F(ShowTest, SelectionShowsThoseBeforeTheFirstMissing) {
+  const auto run = mount_.run({"dmsetup", "table", "-S", "name=d1", "d1", "nope", "lo"});
+  EXPECT_EQ(run.out, "d1: 0 1000 linear 1:1 0\n");
+  EXPECT_EQ(run.err, "Device does not exist.\nCommand failed.\n");
+  EXPECT_EQ(mount_.run({"dmsetup", "deps", "-S", "name=d1", "d1", "nope"}).out,
+            "d1: 1 dependencies\t: (1, 1)\n");
+}
+
+TEST_F(ShowTest, SelectionKnowsWhoUsesADevice) {
+  EXPECT_EQ(mount_.run({"dmsetup", "table", "-S", "device_ref_count=1"}).out,
+            "lo: 0 512 zero \nlo: 512 512 error \n");
+  EXPECT_EQ(mount_.run({"dmsetup", "table", "-S", "names_using_dev=up", "d1", "lo"}).out,
+            "lo: 0 512 zero \nlo: 512 512 error \n");
+  EXPECT_EQ(mount_.run({"dmsetup", "deps", "-S", "devnos_using_dev=253:3"}).out,
+            "lo: 1 dependencies\t: (1, 3)\n");
+  EXPECT_EQ(mount_.run({"dmsetup", "deps", "-S", "selected=1", "d1"}).out,
+            "d1: 1 dependencies\t: (1, 1)\n");
+}
+
+TEST_F(ShowTest, SelectionByStatisticsIsRefused) {
+  for (const char* selection : {"read_count=0", "name=d1 || region_id=0"}) {
+    for (const char* verb : {"table", "status", "deps"}) {
+      const auto run = mount_.run({"dmsetup", verb, "-S", selection});
+      EXPECT_EQ(run.status, 1) << verb;
+      EXPECT_EQ(run.out, "") << verb;
+      EXPECT_NE(run.err.find("is one of statistics"), std::string::npos) << run.err;
+    }
+    EXPECT_EQ(mount_.run({"dmsetup", "info", "-c", "-S", selection}).status, 1);
+  }
+}
+
+TEST_F(ShowTest, InfoCountsWhatTheInactiveTableUses) {
+  mount_.device("d1", list_line("d1", "", 0, "LI-w", 0, 0, "1:1=/dev/ram1") + "253:2=lo 253:3=up");
+  const char* const fields = "device_count,devnos_used,devs_used";
+  EXPECT_EQ(mount_.run({"dmsetup", "info", "-c", "--noheadings", "-o", fields, "d1"}).out,
+            "1:1:1:\n");
+  mount_.answer("table --inactive", "d1: 0 8 zero \nlo: \nup: \n");
+  EXPECT_EQ(
+      mount_.run({"dmsetup", "info", "-c", "--inactive", "--noheadings", "-o", fields, "d1"}).out,
+      "2:253:2,253:3:\n");
 }
 
 TEST_F(ShowTest, ConciseTablesAreOneLine) {
