@@ -440,7 +440,7 @@ TEST(Suspend, OfASelectionCountsTheTargetsAskedFor) {
   EXPECT_EQ(changes_of(mount), Commands({"suspend a", "suspend b"}));
 }
 
-// The shown name of the first is what the second would be called, or no name at all.
+// What the first is shown as is no name; what the second is shown as is the name of the third.
 TEST(Suspend, OfASelectionIsForTheVeryDevice) {
   FakeMount mount;
   mount.device("a\\\\x2fb", list_line("a\\\\x2fb", "", 0, "L--w"));
