@@ -2,6 +2,7 @@
 """A mount with `-o cache`: the kernel keeps pages of devices, and drops them when a table is swapped."""
 import mmap
 import os
+import queue
 import random
 import threading
 import time
@@ -83,31 +84,50 @@ def a_swap_drops_the_pages(mount):
     mount.control("remove disk\nremove a\nremove b")
 
 
+def in_flight(mount, name):
+    return int(mount.read("sys", name, "stats").split()[8])
+
+
+def await_read(thread, fd, length):
+    """Until that thread sleeps in a pread() of the file: it has locked its page and asked us for it."""
+    deadline = time.monotonic() + 20
+    while True:
+        with open(f"/proc/self/task/{thread}/syscall") as call:
+            words = call.read().split()  # number, arguments; "running" where it does not sleep
+        if len(words) > 3 and (int(words[1], 16), int(words[3], 16)) == (fd, length):
+            return
+        assert time.monotonic() < deadline, f"the reader does not wait: {words}"
+        time.sleep(0.01)
+
+
 def a_read_that_waits_does_not_keep_the_swap(mount):
-    """The new table stands on a suspended device, and pages of it are being read already."""
-    mount.control("a: 0 2048 ram\nb: 0 2048 ram\ndisk: 0 2048 linear a 0\nsuspend b")
-    stop = threading.Event()
+    """A page is being read while its device is suspended; the new table, which the read goes to, stands on a device
+    that is suspended as well."""
+    mount.control("a: 0 2048 ram\nb: 0 2048 ram\ndisk: 0 2048 linear a 0\nsuspend b\nsuspend disk")
+    fd = os.open(mount.file("disk"), os.O_RDONLY)
+    threads, got = queue.SimpleQueue(), []
 
     def read():
-        fd = os.open(mount.file("disk"), os.O_RDONLY)
-        while not stop.is_set():
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.pread(fd, MIB, 0)
-        os.close(fd)
+        threads.put(threading.get_native_id())
+        got.append(os.pread(fd, 12288, 0))
 
-    readers = [threading.Thread(target=read) for _ in range(4)]
-    for reader in readers:
-        reader.start()
-    begin = time.monotonic()
-    mount.control("disk: 0 2048 linear b 0")
-    took = time.monotonic() - begin
-    mount.control("resume b")
-    stop.set()
-    for reader in readers:
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        await_read(threads.get(timeout=20), fd, 12288)
+        begin = time.monotonic()
+        mount.control("load disk: 0 2048 linear b 0\nresume disk")
+        took = time.monotonic() - begin
+        under_way = in_flight(mount, "disk")
+    finally:
+        mount.control("resume b\nresume disk")
         reader.join()
-    assert took < 10, f"the swap took {took:.1f} s"
-    same("a swap that did not wait for its pages, and the sentence about it", took >= 1,
-         "still has pages of the table before" in mount.read("sys", "log"))
+    os.close(fd)
+    assert under_way >= 1, "the read was not under way"
+    same("what the read that waited got", [bytes(12288)], got)
+    assert 1 <= took < 10, f"the swap took {took:.1f} s"
+    said = mount.read("sys", "log")
+    assert "still has pages of the table before" in said, said
     mount.control("remove disk\nremove a\nremove b")
 
 
