@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A mount that nobody uses takes no processor: after I/O of every kind there comes a time in which not one thread of
-the daemon runs. What looks at something by the clock, however seldom, would be seen."""
+the daemon runs. What wakes every REST_S seconds or oftener would be seen; what sleeps longer would not."""
 import mmap
 import os
 import subprocess
@@ -8,7 +8,7 @@ import time
 
 from lib import LONG, Mount
 
-# Longer than every wait that an idle daemon could have; docs/performance.md, "What wakes by the clock".
+# The rest that is wanted: docs/performance.md, "What wakes by the clock".
 REST_S = 20 if LONG else 5
 PATIENCE_S = 60
 # io_uring's threads for calls that wait, flushes above all, are the kernel's own: the last of them looks every 5 s
@@ -78,8 +78,7 @@ def main():
                       "late: 0 32768 delay low 0 1\n"
                       "two: 0 32768 striped 2 128 low 0 disk 0\n"
                       "nothing: 0 32768 zero\n"
-                      f"odd: 0 32768 flakey disk 0 3600 0")
-        # A swap, and somebody who sleeps until an event comes: both end or wait, and nobody looks.
+                      "odd: 0 32768 flakey disk 0 3600 0")
         mount.control("suspend stack\nresume stack")
         for name in ("stack", "disk", "late", "two", "nothing", "odd"):
             use(mount.file(name), writes=name != "nothing")
