@@ -20,9 +20,7 @@ class ThinInUse : public ThinTest {
   ThinInUse() : fault_(harness_.add_fault_dev("data", 1024 * kBlock)) {}
   ~ThinInUse() override {
     fault_.release();
-    for (std::thread& thread : threads_) {
-      thread.join();
-    }
+    join();
     harness_.env().run();
   }
 
@@ -35,13 +33,23 @@ class ThinInUse : public ThinTest {
   }
   // The pool's workers, on a thread that may find itself waiting for the data device.
   void start_workers() {
-    threads_.emplace_back([this] { harness_.env().run(); });
+    start([this] { harness_.env().run(); });
   }
   template <typename Fn>
   void start(Fn fn) {
-    threads_.emplace_back(fn);
+    ++running_;
+    threads_.emplace_back([this, fn] {
+      fn();
+      --running_;
+    });
   }
+  // The last to run the workers may have found nothing to do before another thread gave them what
+  // it waits for.
   void join() {
+    while (running_ != 0) {
+      harness_.env().run();
+      std::this_thread::yield();
+    }
     for (std::thread& thread : threads_) {
       thread.join();
     }
@@ -62,6 +70,7 @@ class ThinInUse : public ThinTest {
   fake::FaultDev& fault_;
   std::vector<std::unique_ptr<fake::AsyncBio>> bios_;
   std::vector<std::thread> threads_;
+  std::atomic<unsigned> running_{0};
   std::atomic<unsigned> snapshots_done_{0};
 };
 
